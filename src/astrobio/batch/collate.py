@@ -1,0 +1,195 @@
+"""Samples → `MultiModalBatch`.
+
+Dimension letters: B worlds, S text positions, L spectral points, V variables, T time steps, P levels, Y latitudes,
+X longitudes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch_geometric.data import Batch, Data
+
+from astrobio.batch.batch import IGNORED, MultiModalBatch
+from astrobio.batch.graph import dummy_data, to_data
+from astrobio.batch.sample import (
+    CLIMATE_VARIABLES,
+    SPECTRUM_KINDS,
+    TIME_KINDS,
+    WORLD_STATES,
+    ClimateCube,
+    MetabolicGraph,
+    Sample,
+    Spectrum,
+)
+from astrobio.batch.statistics import DEPTH_SCALE, Statistics
+from astrobio.errors import InputError
+
+DEFAULT_CUBE = (1, 10, 32, 64)  # T, P, Y, X of the stand-in cube where no world of a batch has a climate
+DEFAULT_ENCODINGS = 16  # structural encodings of the stand-in graph where no world of a batch has a metabolism
+
+
+class Tokenizer(Protocol):
+    """What collation needs of a tokenizer."""
+
+    bos_id: int
+    eos_id: int
+    pad_id: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+def multimodal_collate_fn(
+    samples: Sequence[Sample], *, tokenizer: Tokenizer, statistics: Statistics, max_length: int = 512
+) -> MultiModalBatch:
+    """Collate worlds into one batch; any modality of any world may be absent.
+
+    The assessment, where given, follows the context as the language target. Text beyond `max_length` tokens is cut
+    from the context's end, so that the target stays whole.
+
+    Raises:
+        InputError: an empty batch, cubes or encodings of different shape, or a text target beyond `max_length`.
+    """
+    if not samples:
+        raise InputError("multimodal_collate_fn: expected at least one sample, found an empty list")
+    net = [_toa_net(s.climate) for s in samples]
+    physics = [statistics.normalise_physics(s.physics) for s in samples]
+    return MultiModalBatch(
+        **_text(samples, tokenizer, max_length),
+        **_spectra([s.spectrum for s in samples]),
+        **_climates(samples, statistics),
+        graph=_graphs([s.metabolism for s in samples]),
+        present=torch.tensor([s.present for s in samples]),
+        labels=torch.tensor([IGNORED if s.state is None else WORLD_STATES.index(s.state) for s in samples]),
+        physics=torch.from_numpy(np.stack([values for values, _ in physics])),
+        physics_mask=torch.from_numpy(np.stack([known for _, known in physics])),
+        toa_net=torch.tensor([0.0 if n is None else n for n in net], dtype=torch.float32),
+        toa_net_mask=torch.tensor([n is not None for n in net]),
+        world_ids=tuple(s.world_id for s in samples),
+    )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """`multimodal_collate_fn` with its tokenizer and statistics bound, picklable for `DataLoader` workers."""
+
+    tokenizer: Tokenizer
+    statistics: Statistics
+    max_length: int = 512
+    with_assessment: bool = True
+
+    def __call__(self, samples: Sequence[Sample]) -> MultiModalBatch:
+        if not self.with_assessment:
+            samples = [_without_assessment(s) for s in samples]
+        return multimodal_collate_fn(
+            samples, tokenizer=self.tokenizer, statistics=self.statistics, max_length=self.max_length
+        )
+
+
+def _without_assessment(sample: Sample) -> Sample:
+    return Sample(**{**sample.__dict__, "assessment": None})
+
+
+def _text(samples: Sequence[Sample], tokenizer: Tokenizer, max_length: int) -> dict[str, torch.Tensor]:
+    rows: list[tuple[list[int], list[int]]] = []
+    for sample in samples:
+        context = [tokenizer.bos_id, *(tokenizer.encode(sample.context) if sample.context is not None else [])]
+        target = [] if sample.assessment is None else [*tokenizer.encode(sample.assessment), tokenizer.eos_id]
+        if len(target) >= max_length:
+            raise InputError(
+                f"Sample.assessment of {sample.world_id}: expected < {max_length} tokens, found {len(target)}; "
+                "raise max_length"
+            )
+        rows.append((context[: max_length - len(target)], target))
+    length = max(len(context) + len(target) for context, target in rows)
+    ids = torch.full((len(rows), length), tokenizer.pad_id, dtype=torch.int64)
+    attention = torch.zeros(len(rows), length, dtype=torch.bool)
+    context_mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    labels = torch.full((len(rows), length), IGNORED, dtype=torch.int64)
+    for row, (context, target) in enumerate(rows):
+        start, end = len(context), len(context) + len(target)
+        ids[row, :end] = torch.tensor(context + target)
+        attention[row, :end] = True
+        context_mask[row, :start] = True
+        labels[row, start:end] = torch.tensor(target, dtype=torch.int64)
+    return {"input_ids": ids, "attention_mask": attention, "context_mask": context_mask, "lm_labels": labels}
+
+
+def _spectra(spectra: Sequence[Spectrum | None]) -> dict[str, torch.Tensor]:
+    size, length = len(spectra), max((len(s.wavelength) for s in spectra if s is not None), default=2)
+    tokens, width = np.zeros((size, length, 3), np.float32), np.zeros((size, length), np.float32)
+    mask, mean = np.zeros((size, length), bool), np.zeros(size, np.float32)
+    kind = np.zeros(size, np.int64)
+    for row, spectrum in enumerate(spectra):
+        if spectrum is None:
+            continue
+        n = len(spectrum.wavelength)
+        scale = DEPTH_SCALE if spectrum.kind != "reflection" else 0.1  # albedos are of order 0.1
+        weighted = float(np.average(spectrum.value, weights=spectrum.sigma**-2.0))
+        tokens[row, :n, 0] = np.log(spectrum.wavelength)
+        tokens[row, :n, 1] = (spectrum.value - weighted) / scale
+        tokens[row, :n, 2] = spectrum.sigma / scale
+        width[row, :n] = np.log(spectrum.bin_width / spectrum.wavelength)
+        mean[row] = np.log10(max(weighted, 1e-3))
+        mask[row, :n], kind[row] = True, SPECTRUM_KINDS.index(spectrum.kind)
+    return {
+        "spectrum": torch.from_numpy(tokens), "spectrum_mask": torch.from_numpy(mask),
+        "spectrum_width": torch.from_numpy(width), "spectrum_mean": torch.from_numpy(mean),
+        "spectrum_kind": torch.from_numpy(kind),
+    }  # fmt: skip
+
+
+def _climates(samples: Sequence[Sample], statistics: Statistics) -> dict[str, torch.Tensor]:
+    cubes = [s.climate for s in samples]
+    shapes = {c.shape for c in cubes if c is not None}
+    if len(shapes) > 1:
+        raise InputError(f"Sample.climate: expected one cube shape (V, T, P, Y, X) per batch, found {sorted(shapes)}")
+    _, t, p, y, x = shapes.pop() if shapes else (0, *DEFAULT_CUBE)
+    size, variables = len(cubes), len(CLIMATE_VARIABLES)
+    values, mask = np.zeros((size, variables, t, p, y, x), np.float32), np.zeros((size, variables), bool)
+    levels = np.repeat(np.linspace(5.0, 2.0, p, dtype=np.float32)[None], size, axis=0)  # 1 bar … 1 hPa where absent
+    latitude = np.repeat(np.linspace(-87.0, 87.0, y, dtype=np.float32)[None], size, axis=0)
+    longitude = np.repeat(np.linspace(-180.0, 180.0, x, endpoint=False, dtype=np.float32)[None], size, axis=0)
+    kind = np.zeros(size, np.int64)
+    for row, cube in enumerate(cubes):
+        if cube is not None:
+            values[row], mask[row] = statistics.normalise_climate(cube)
+            levels[row] = np.log10(cube.levels)
+            latitude[row], longitude[row] = cube.latitude, cube.longitude
+            kind[row] = TIME_KINDS.index(cube.time_kind)
+    return {
+        "climate": torch.from_numpy(values), "climate_mask": torch.from_numpy(mask),
+        "climate_levels": torch.from_numpy(levels), "latitude": torch.from_numpy(latitude),
+        "longitude": torch.from_numpy(longitude), "time_kind": torch.from_numpy(kind),
+    }  # fmt: skip
+
+
+def _toa_net(cube: ClimateCube | None) -> float | None:
+    """W/m², global mean absorbed minus outgoing radiation of the cube; None where a field is missing."""
+    names = ("toa_net_downward_shortwave_flux", "toa_outgoing_longwave_flux")
+    if cube is None or any(name not in cube.fields for name in names):
+        return None
+    return cube.global_mean(names[0]) - cube.global_mean(names[1])
+
+
+_CONVERTED: WeakKeyDictionary[MetabolicGraph, Data] = WeakKeyDictionary()
+
+
+def _convert(graph: MetabolicGraph) -> Data:
+    """`to_data`, remembered while the graph lives: many worlds share one organism."""
+    if graph not in _CONVERTED:
+        _CONVERTED[graph] = to_data(graph)
+    return _CONVERTED[graph]
+
+
+def _graphs(graphs: Sequence[MetabolicGraph | None]) -> Batch:
+    widths = {g.encodings.shape[1] for g in graphs if g is not None}
+    if len(widths) > 1:
+        raise InputError(f"Sample.metabolism: expected one width of encodings per batch, found {sorted(widths)}")
+    width = widths.pop() if widths else DEFAULT_ENCODINGS
+    return Batch.from_data_list([dummy_data(width) if g is None else _convert(g) for g in graphs])
