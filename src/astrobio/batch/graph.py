@@ -82,7 +82,7 @@ def to_data(graph: MetabolicGraph) -> Data:
     exchange [1, G] mmol/gDW/h with exchange_known [1, G].
     """
     c, r = len(graph.compounds), len(graph.reactions)
-    known = np.isfinite(graph.elements).all(axis=1)
+    known = np.asarray(np.isfinite(graph.elements).all(axis=1))
     low, high = minimum_gibbs_energy(graph), maximum_gibbs_energy(graph)
     measured = np.isfinite(low) & np.isfinite(high)
     exchange = graph.exchange or {}

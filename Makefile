@@ -1,0 +1,38 @@
+# make setup | demo | test | checks | clean. Needs Python >= 3.11 and nothing else; everything lands in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   := demo-run
+# One BLAS thread per process: the work is spread over processes, and more threads than cores slow each other down.
+THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: setup demo test test-all checks clean
+setup: $(STAMP)
+
+# Torch goes first: with it in place no other package pulls another build of it.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[simulate,sources,quality,web,dev]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/python examples/demo.py --out $(DEMO)
+
+test: setup
+	$(THREADS) $(BIN)/python -m pytest -n 2
+
+test-all: setup
+	$(THREADS) $(BIN)/python -m pytest -n 2 -m 'not gpu and not remote'
+
+checks: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
