@@ -1,0 +1,1 @@
+"""Evaluation: metrics, calibration, and the baselines a joint system has to beat."""

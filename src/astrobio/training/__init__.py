@@ -1,0 +1,1 @@
+"""Training: one loop for every preset, from two CPU cores to many GPUs."""

@@ -1,0 +1,200 @@
+"""What a run is made of: the system, the training and the loss weights, with dotted overrides."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from astrobio.errors import InputError
+from astrobio.losses.combined import LossWeights
+from astrobio.system.presets import SystemConfig, preset
+
+Precision = Literal["auto", "fp32", "bf16"]
+Cache = Literal["auto", "device", "memory", "none"]
+Selection = Literal["classification", "total"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a system is trained.
+
+    Args:
+        steps: optimizer steps. batch_size: worlds in a micro-batch. accumulation: micro-batches in a step.
+        lr: peak learning rate, reached after `warmup_steps` and then lowered by a cosine to `lr × min_lr_ratio`.
+        betas, eps, weight_decay: AdamW's; decay acts on matrices only. clip: bound on the global gradient norm.
+        precision: "auto" is bf16 autocast on a GPU and fp32 on a CPU. device: "auto", "cpu", "cuda", "cuda:1" …
+        modality_dropout: probability of hiding each present modality of a world; at least one always stays.
+        modalities: those the run may see; a subset trains a system in isolation.
+        max_length: text tokens of a world. vocabulary: tokens of the tokenizer fitted to the training texts.
+        seed: of weights, order and dropout.
+        log_every, checkpoint_every, gradient_norms_every: in steps (0 switches off the last).
+        validate_every: in steps; 0 is once an epoch. select: the validation loss that chooses the best weights.
+        keep: number of checkpoints kept. max_bad_steps: non-finite steps in a row after which training stops.
+        cache: where prepared worlds are kept: "auto" is the fastest place with room. workers: loader processes
+            where nothing is cached.
+    """
+
+    steps: int = 600
+    batch_size: int = 16
+    accumulation: int = 1
+    lr: float = 1e-3
+    min_lr_ratio: float = 0.05
+    warmup_steps: int = 50
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    precision: Precision = "auto"
+    device: str = "auto"
+    modality_dropout: float = 0.15
+    modalities: tuple[str, ...] = ("text", "spectrum", "climate", "metabolism")
+    max_length: int = 512
+    vocabulary: int = 4096
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 200
+    gradient_norms_every: int = 500
+    validate_every: int = 0
+    select: Selection = "classification"
+    keep: int = 2
+    max_bad_steps: int = 10
+    cache: Cache = "auto"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every", "keep", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"training.{name}: expected at least 1, found {getattr(self, name)}")
+        if not 0.0 <= self.modality_dropout < 1.0:
+            raise InputError(f"training.modality_dropout: expected 0 ≤ p < 1, found {self.modality_dropout}")
+        if self.lr <= 0.0:
+            raise InputError(f"training.lr: expected a positive rate, found {self.lr}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run besides its data."""
+
+    system: SystemConfig
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    loss: LossWeights = field(default_factory=LossWeights)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {"system": self.system.to_dict(), "training": asdict(self.training), "loss": asdict(self.loss)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: an unknown key, with the nearest known one.
+        """
+        _known_keys(data, [item.name for item in fields(cls)], "")
+        return cls(
+            system=SystemConfig.from_dict(data["system"]),
+            training=_build(TrainingConfig, data.get("training", {}), "training."),
+            loss=_build(LossWeights, data.get("loss", {}), "loss."),
+        )
+
+
+def run_config(preset_name: str, overrides: Iterable[str] = ()) -> RunConfig:
+    """The full configuration of a preset with `key=value` overrides, such as `training.lr=1e-3`.
+
+    Raises:
+        InputError: an unknown preset or key, or a value of the wrong type.
+    """
+    config = RunConfig(system=preset(preset_name))
+    for override in overrides:
+        key, found, value = override.partition("=")
+        if not found:
+            raise InputError(f"--set {override!r}: expected KEY=VALUE, such as training.lr=1e-3")
+        config = _override(config, key.strip().split("."), value.strip(), prefix="")
+    return config
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is the first GPU if there is one.
+
+    Raises:
+        InputError: a GPU was asked for where there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"training.device: expected auto, cpu, cuda or cuda:N, found {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"training.device: {name!r} was asked for but no GPU is available; use --set training.device=cpu")
+    return device
+
+
+def _override(node: Any, path: list[str], value: str, prefix: str) -> Any:
+    """`node` with the field at `path` replaced; only the classes on the way are rebuilt (and so validated)."""
+    head, *rest = path
+    _known_keys({head: value}, [item.name for item in fields(node)], prefix)
+    here = prefix + head
+    if rest:
+        child = getattr(node, head)
+        if not is_dataclass(child):
+            raise InputError(f"{'.'.join([here, *rest])}: {here} has no fields of its own; set {here}=VALUE")
+        return replace(node, **{head: _override(child, rest, value, here + ".")})
+    if is_dataclass(getattr(node, head)):
+        raise InputError(f"{here}: expected one of its fields, such as {here}.{fields(getattr(node, head))[0].name}")
+    return replace(node, **{head: _parse(value, typing.get_type_hints(type(node))[head], here)})
+
+
+def _build(kind: type, data: Mapping[str, Any], prefix: str) -> Any:
+    """A flat dataclass from JSON values (lists become tuples)."""
+    _known_keys(data, [item.name for item in fields(kind)], prefix)
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+
+
+def _known_keys(found: Iterable[str], known: list[str], prefix: str) -> None:
+    for key in found:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise InputError(f"{prefix}{key}: unknown configuration key; did you mean {prefix}{close[0]}?")
+
+
+def _parse(text: str, hint: Any, where: str) -> Any:
+    """Text from a command line → the annotated type of a field."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if text.lower() in ("none", "null"):
+            return None
+        hint = next(a for a in arguments if a is not type(None))
+        return _parse(text, hint, where)
+    if origin is Literal:
+        if text not in arguments:
+            raise InputError(f"{where}: expected one of {', '.join(map(str, arguments))}, found {text!r}")
+        return text
+    if origin is tuple:
+        parts = [part.strip() for part in text.strip("()[]").split(",") if part.strip()]
+        hints = [arguments[0]] * len(parts) if arguments[-1] is Ellipsis else list(arguments)
+        if len(parts) != len(hints):
+            raise InputError(f"{where}: expected {len(hints)} values separated by commas, found {text!r}")
+        return tuple(_parse(part, each, where) for part, each in zip(parts, hints, strict=True))
+    return _parse_scalar(text, hint, where)
+
+
+def _parse_scalar(text: str, hint: Any, where: str) -> Any:
+    if hint is str:
+        return text
+    try:
+        if hint is bool:
+            return {"true": True, "false": False}[text.lower()]
+        value = float(text)
+        if not math.isfinite(value) or (hint is int and not value.is_integer()):
+            raise ValueError
+        return hint(value)
+    except (ValueError, KeyError):
+        raise InputError(f"{where}: expected a value of type {hint.__name__}, found {text!r}") from None

@@ -1,0 +1,42 @@
+"""The optimizer, its schedule and clipping."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from astrobio.training.config import TrainingConfig
+
+
+def build_optimizer(system: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); weight decay on tensors of two or more dimensions only."""
+    named = [(name, p) for name, p in system.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = bool(named) and all(p.is_cuda for _, p in named)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """The rate of step 0, 1, …: linear warm-up, then a cosine down to `lr × min_lr_ratio` at the last step."""
+    warmup = min(config.warmup_steps, config.steps)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(config.steps - warmup, 1)
+    low = config.min_lr_ratio
+    return config.lr * (low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0))))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter group the rate `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def clip_gradients(system: nn.Module, limit: float) -> torch.Tensor:
+    """Scale all gradients so that their global norm is at most `limit`; returns the norm before, [] fp32."""
+    return nn.utils.clip_grad_norm_(system.parameters(), limit)
