@@ -37,6 +37,7 @@ class MultiModalBatch:
         present: [B, 4] which of text, spectrum, climate, metabolism is there.
         labels: [B] index into `WORLD_STATES`, −100 unknown.
         physics: [B, K] normalised truths. physics_mask: [B, K] known.
+        physics_mean, physics_std: [B, K] of the normalisation, so that losses can speak in physical units.
         toa_net: [B] W/m², global mean ASR − OLR of the cube itself (0 where unknown, see `toa_net_mask` [B]).
         world_ids: B identifiers.
     """
@@ -61,6 +62,8 @@ class MultiModalBatch:
     labels: Int[Tensor, "B"]
     physics: Float[Tensor, "B K"]
     physics_mask: Bool[Tensor, "B K"]
+    physics_mean: Float[Tensor, "B K"]
+    physics_std: Float[Tensor, "B K"]
     toa_net: Float[Tensor, "B"]
     toa_net_mask: Bool[Tensor, "B"]
     world_ids: tuple[str, ...]

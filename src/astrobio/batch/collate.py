@@ -68,6 +68,8 @@ def multimodal_collate_fn(
         labels=torch.tensor([IGNORED if s.state is None else WORLD_STATES.index(s.state) for s in samples]),
         physics=torch.from_numpy(np.stack([values for values, _ in physics])),
         physics_mask=torch.from_numpy(np.stack([known for _, known in physics])),
+        physics_mean=torch.tensor([statistics.physics_mean] * len(samples), dtype=torch.float32),
+        physics_std=torch.tensor([statistics.physics_std] * len(samples), dtype=torch.float32),
         toa_net=torch.tensor([0.0 if n is None else n for n in net], dtype=torch.float32),
         toa_net_mask=torch.tensor([n is not None for n in net]),
         world_ids=tuple(s.world_id for s in samples),
