@@ -1,0 +1,1 @@
+"""Triton kernels of the models; imported only where a CUDA device is used."""

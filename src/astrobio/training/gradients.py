@@ -1,0 +1,252 @@
+"""Where gradients live between a backward pass and the optimizer's step, and how they are clipped.
+
+Four policies with the same two methods. `keep` leaves them on their parameters. `stochastic` sums micro-batches in
+bfloat16 with random rounding, so that 32 of them lose nothing on average. `backward` takes each tensor's step as soon
+as its gradient exists and drops it: one micro-batch a step, for cards that cannot hold gradients. `host` sums them in
+page-locked host memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from astrobio.errors import InputError
+from astrobio.training.eight_bit import (
+    AdamW8bit,
+    clip_factor,
+    local,
+    random_bits,
+    round_to_bfloat16,
+    tensor_norm,
+)
+from astrobio.training.offload import BlockStreamer, Mover, pinned_empty
+
+GradientKind = Literal["keep", "stochastic", "backward", "host"]
+
+
+class GradientPolicy(Protocol):
+    """What a training step needs: call `begin` before the first micro-batch's backward, `finish` after the last's."""
+
+    def begin(self) -> None:
+        """Start a step."""
+
+    def finish(self) -> Tensor:
+        """Clip, update and drop the gradients; returns their global norm before clipping, [] float32."""
+        ...
+
+
+def gradient_policy(
+    kind: GradientKind, optimizer: torch.optim.Optimizer, limit: float, streamer: BlockStreamer | None = None
+) -> GradientPolicy:
+    """The policy `kind` over an optimizer's parameters, clipping at `limit`.
+
+    Args:
+        streamer: of the blocks whose weights live in host memory; they allow `backward` only.
+
+    Raises:
+        InputError: a policy other than `keep` with an optimizer that cannot update one tensor at a time.
+    """
+    if kind == "keep":
+        return KeptGradients(optimizer, limit)
+    if not isinstance(optimizer, AdamW8bit):
+        raise InputError(
+            f"execution.gradients: {kind!r} needs the 8-bit optimizer; set execution.optimizer=adamw8bit, "
+            f"found {type(optimizer).__name__}"
+        )
+    if kind == "backward" or streamer is not None:
+        return StepInBackward(optimizer, limit, streamer)
+    kinds = {"stochastic": StochasticGradients, "host": HostGradients}
+    return kinds[kind](optimizer, limit)
+
+
+def global_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """[] float32 norm over all gradients, over all shards where they are sharded; 0 where there is none."""
+    found = list(gradients)
+    if not found:
+        return torch.zeros(())
+    norm = nn.utils.get_total_norm(found, foreach=None)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
+
+
+class KeptGradients:
+    """Gradients stay on their parameters and micro-batches add up there (`.grad`)."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, limit: float) -> None:
+        self.optimizer, self.limit = optimizer, limit
+
+    def begin(self) -> None:
+        """Nothing to prepare."""
+
+    def finish(self) -> Tensor:
+        """One update with the global norm bounded; a step whose norm is not finite changes nothing."""
+        norm = global_norm(p.grad for p in _parameters(self.optimizer) if p.grad is not None)
+        factor = clip_factor(norm, self.limit)
+        if isinstance(self.optimizer, AdamW8bit):
+            self.optimizer.step(factor=factor)
+        elif bool(torch.isfinite(factor)):
+            for parameter in _parameters(self.optimizer):
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor.to(parameter.grad.device))
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm.float()
+
+
+class StochasticGradients:
+    """Micro-batches add up in bfloat16, each sum rounded at random so that its expected value is exact."""
+
+    def __init__(self, optimizer: AdamW8bit, limit: float) -> None:
+        self.optimizer, self.limit, self._micro = optimizer, limit, 0
+        self._sums: dict[nn.Parameter, Tensor] = {}
+        for index, parameter in enumerate(_parameters(optimizer)):
+            parameter.register_post_accumulate_grad_hook(self._hook(index))
+
+    def begin(self) -> None:
+        """Forget what an aborted step may have left."""
+        self._sums.clear()
+
+    def _hook(self, index: int):
+        def add(parameter: nn.Parameter) -> None:
+            gradient, parameter.grad = parameter.grad, None
+            assert gradient is not None
+            if parameter not in self._sums or gradient.dtype != torch.bfloat16:
+                total = self._sums.get(parameter)
+                self._sums[parameter] = gradient if total is None else total.add_(gradient)
+                return
+            self._micro += 1
+            add_stochastically_(local(self._sums[parameter]), local(gradient), index * 7919 + self._micro * 104729)
+
+        return add
+
+    def finish(self) -> Tensor:
+        """One update with the global norm bounded, then the sums are dropped."""
+        norm = global_norm(self._sums.values())
+        factor = clip_factor(norm, self.limit)
+        self.optimizer.begin_step()
+        for parameter, total in self._sums.items():
+            self.optimizer.update(parameter, total, factor)
+        self._sums.clear()
+        return norm.float()
+
+
+class StepInBackward:
+    """Each tensor is updated the moment its gradient exists, clipped by its own norm, and the gradient dropped.
+
+    Accumulation is impossible; the global norm cannot be known in time, so each tensor's is bounded by `limit`.
+
+    Args:
+        streamer: runs blocks that take their own steps, where weights live in host memory.
+    """
+
+    def __init__(self, optimizer: AdamW8bit, limit: float, streamer: BlockStreamer | None = None) -> None:
+        self.optimizer, self.limit, self._streamer = optimizer, limit, streamer
+        self._squares: list[Tensor] = [] if streamer is None else streamer.squares
+        streamed = set() if streamer is None else streamer.parameters
+        for parameter in _parameters(optimizer):
+            if parameter not in streamed:
+                parameter.register_post_accumulate_grad_hook(self.take)
+
+    def begin(self) -> None:
+        """Count the step that the coming backward takes."""
+        self._squares.clear()
+        self.optimizer.begin_step()
+
+    def take(self, parameter: nn.Parameter) -> None:
+        """Update one parameter from its `.grad` and drop that."""
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None
+        norm = tensor_norm(gradient)
+        self._squares.append(norm.square())
+        self.optimizer.update(parameter, gradient, clip_factor(norm, self.limit))
+
+    def finish(self) -> Tensor:
+        """The global norm of the gradients taken; everything else happened in the backward."""
+        return torch.stack(self._squares).sum().sqrt() if self._squares else torch.zeros(())
+
+
+class HostGradients:
+    """Micro-batches add up in page-locked host memory; the sum visits the device one tensor at a time."""
+
+    def __init__(self, optimizer: AdamW8bit, limit: float) -> None:
+        self.optimizer, self.limit, self._micro = optimizer, limit, 0
+        self._sums: dict[nn.Parameter, Tensor] = {}
+        self._started: set[nn.Parameter] = set()
+        parameters = list(_parameters(optimizer))
+        self._mover = Mover(local(parameters[0]).device)
+        for index, parameter in enumerate(parameters):
+            shard = local(parameter)
+            self._sums[parameter] = pinned_empty(shard.shape, shard.dtype, shard.device)
+            parameter.register_post_accumulate_grad_hook(self._hook(index))
+
+    def begin(self) -> None:
+        """Start from zero sums."""
+        self._started.clear()
+
+    def _hook(self, index: int):
+        def add(parameter: nn.Parameter) -> None:
+            gradient, parameter.grad = local(parameter.grad), None  # pyright: ignore[reportArgumentType]
+            total = self._sums[parameter]
+            if parameter in self._started:
+                held = self._mover.fetch([total]).wait()[0]
+                self._micro += 1
+                if held.dtype == torch.bfloat16:
+                    add_stochastically_(held, gradient, index * 7919 + self._micro * 104729)
+                else:
+                    held.add_(gradient)
+                gradient = held
+            self._started.add(parameter)
+            self._mover.store([gradient.contiguous()], [total])
+
+        return add
+
+    def finish(self) -> Tensor:
+        """Two passes over the host's sums: their norm, then the update."""
+        used = [p for p in self._sums if p in self._started]
+        norm = _norm_over_ranks([fetched[0].float().norm() for fetched in self._visit(used)], used)
+        factor = clip_factor(norm, self.limit)
+        self.optimizer.begin_step()
+        for parameter, fetched in zip(used, self._visit(used), strict=True):
+            state = self.optimizer.local_state(parameter)
+            self.optimizer.update_local(parameter, local(parameter.data), fetched[0], state, factor)
+        self._mover.synchronize()
+        return norm
+
+    def _visit(self, parameters: list[nn.Parameter]) -> Iterator[list[Tensor]]:
+        """Each sum on the device in turn, the next one already on its way."""
+        ahead = self._mover.fetch([self._sums[parameters[0]]]) if parameters else None
+        for index in range(len(parameters)):
+            assert ahead is not None
+            now = ahead
+            ahead = self._mover.fetch([self._sums[p] for p in parameters[index + 1 : index + 2]])
+            yield now.wait()
+
+
+def _norm_over_ranks(norms: list[Tensor], parameters: list[nn.Parameter]) -> Tensor:
+    """[] the norm of all shards from this rank's norms of its own."""
+    if not norms:
+        return torch.zeros(())
+    total = torch.stack(norms).square().sum()
+    if any(hasattr(p, "to_local") for p in parameters):
+        torch.distributed.all_reduce(total)
+    return total.sqrt()
+
+
+def add_stochastically_(total: Tensor, gradient: Tensor, seed: int) -> None:
+    """total += gradient, both bfloat16, rounded at random so that the expected sum is exact."""
+    if total.is_cuda:
+        from astrobio.training.kernels import accumulate_
+
+        accumulate_(total, gradient, seed & 0x7FFFFFFF)
+        return
+    exact = total.float() + gradient.float()
+    bits = random_bits(exact.numel(), seed & 0x7FFFFFFF, exact.device).view(exact.shape)
+    total.copy_(round_to_bfloat16(exact, bits))

@@ -1,0 +1,119 @@
+"""The AdamW update with 8-bit moments as one Triton kernel: every byte is read once and written once.
+
+A weight costs 2 (weight) + 2 (gradient) + 2 (moments) bytes read and 4 written, plus 16 bytes of scales per 256.
+`astrobio.training.eight_bit.update_reference_` is the same arithmetic in plain PyTorch.
+
+Dimension letters: N blocks of 256 weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from astrobio.training.eight_bit import Hyperparameters
+
+BLOCK = 256  # weights that share a scale; one warp's 16-byte accesses cover it exactly
+BLOCKS = 8  # blocks a program updates
+WARPS = 8
+
+
+@triton.jit(do_not_specialize=["seed"])
+def _update_kernel(
+    weight, gradient, mean_codes, mean_scales, square_codes, square_scales, factor, blocks,
+    lr, beta1, beta2, eps, decay, first, second, seed, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, ROUND: tl.constexpr,
+):  # fmt: skip
+    block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
+    multiplier = tl.load(factor)
+    end = tl.where(multiplier - multiplier == 0.0, blocks, 0)  # NaN or infinite: nothing is read or written
+    inside = block < end
+    index = block[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    keep = index < end.to(tl.int64) * BLOCK
+    # the old moments
+    code = tl.load(mean_codes + index, mask=keep, other=0).to(tl.float32) * (1.0 / 127.0)
+    mean = code * tl.abs(code) * tl.load(mean_scales + block, mask=inside, other=0.0)[:, None]
+    code = tl.load(square_codes + index, mask=keep, other=0).to(tl.float32) * (1.0 / 255.0)
+    code = code * code
+    square = code * code * tl.load(square_scales + block, mask=inside, other=0.0)[:, None]
+    # the new ones and the step
+    g = tl.load(gradient + index, mask=keep, other=0.0).to(tl.float32) * multiplier
+    mean = beta1 * mean + (1.0 - beta1) * g
+    square = beta2 * square + (1.0 - beta2) * g * g
+    step = mean * first / (tl.sqrt(square * second) + eps)
+    fresh = tl.load(weight + index, mask=keep, other=0.0).to(tl.float32) * decay - lr * step
+    # random bits: a hash of the weight's index and the seed
+    bits = index.to(tl.uint32) * 0x9E3779B1 + seed.to(tl.uint32)
+    bits = (bits ^ (bits >> 16)) * 0x7FEB352D
+    bits = (bits ^ (bits >> 15)) * 0x846CA68B
+    bits = bits ^ (bits >> 16)
+    if ROUND:
+        raw = fresh.to(tl.uint32, bitcast=True) + (bits & 0xFFFF)
+        fresh = (raw & 0xFFFF0000).to(tl.float32, bitcast=True)
+    tl.store(weight + index, fresh.to(weight.dtype.element_ty), mask=keep)
+    # first moments back to codes
+    size = tl.abs(mean)
+    scale = tl.max(size, axis=1)
+    place = tl.sqrt(size * (1.0 / tl.maximum(scale, 1e-30))[:, None]) * 127.0
+    low = tl.minimum(tl.floor(place), 126.0)
+    uniform = (((bits >> 16) & 0xFF).to(tl.float32) + 0.5) * (1.0 / 256.0)
+    up = uniform * (2.0 * low + 1.0) < place * place - low * low
+    code = low + tl.where(up, 1.0, 0.0)
+    code = tl.where(mean < 0, -code, code)
+    tl.store(mean_codes + index, code.to(tl.int8), mask=keep)
+    tl.store(mean_scales + block, scale, mask=inside)
+    # second moments back to codes
+    scale = tl.max(square, axis=1)
+    root = tl.sqrt(square * (1.0 / tl.maximum(scale, 1e-30))[:, None])
+    place = tl.sqrt(root) * 255.0
+    low = tl.minimum(tl.floor(place), 254.0)
+    low2 = low * low
+    high2 = (low + 1.0) * (low + 1.0)
+    place2 = place * place
+    uniform = ((bits >> 24).to(tl.float32) + 0.5) * (1.0 / 256.0)
+    up = uniform * (high2 * high2 - low2 * low2) < place2 * place2 - low2 * low2
+    code = tl.maximum(low + tl.where(up, 1.0, 0.0), 1.0)
+    code = tl.where(square > 0, code, 0.0)
+    tl.store(square_codes + index, code.to(tl.uint8), mask=keep)
+    tl.store(square_scales + block, scale, mask=inside)
+
+
+@triton.jit(do_not_specialize=["seed"])
+def _accumulate_kernel(total, gradient, count, seed, BLOCK: tl.constexpr):
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    keep = index < count
+    value = tl.load(total + index, mask=keep, other=0.0).to(tl.float32)
+    value += tl.load(gradient + index, mask=keep, other=0.0).to(tl.float32)
+    bits = index.to(tl.uint32) * 0x9E3779B1 + seed.to(tl.uint32)
+    bits = (bits ^ (bits >> 16)) * 0x7FEB352D
+    bits = (bits ^ (bits >> 15)) * 0x846CA68B
+    bits = bits ^ (bits >> 16)
+    raw = value.to(tl.uint32, bitcast=True) + (bits & 0xFFFF)
+    tl.store(total + index, (raw & 0xFFFF0000).to(tl.float32, bitcast=True).to(tl.bfloat16), mask=keep)
+
+
+def update_(
+    weight: Tensor, gradient: Tensor, state: dict[str, Tensor], factor: Tensor, numbers: Hyperparameters
+) -> None:
+    """One AdamW update in place of a contiguous weight whose moments are quantised; see `update_reference_`."""
+    assert weight.is_contiguous(), weight.stride()
+    blocks = weight.numel() // BLOCK
+    first, second = numbers.corrections
+    kernel: Any = _update_kernel
+    kernel[(triton.cdiv(blocks, BLOCKS),)](
+        weight, gradient.contiguous(), state["mean"], state["mean_scale"], state["square"], state["square_scale"],
+        factor, blocks, numbers.lr, numbers.beta1, numbers.beta2, numbers.eps,
+        1.0 - numbers.lr * numbers.weight_decay, 1.0 / first, 1.0 / second, numbers.seed,
+        BLOCK=BLOCK, BLOCKS=BLOCKS, ROUND=weight.element_size() == 2, num_warps=WARPS,
+    )  # fmt: skip
+
+
+def accumulate_(total: Tensor, gradient: Tensor, seed: int) -> None:
+    """total += gradient in bfloat16, rounded at random so that the expected sum is exact."""
+    assert total.is_contiguous() and total.numel() == gradient.numel(), (total.shape, gradient.shape)
+    kernel: Any = _accumulate_kernel
+    grid = (triton.cdiv(total.numel(), 4096),)
+    kernel[grid](total, gradient.contiguous(), total.numel(), seed, BLOCK=4096, num_warps=8)

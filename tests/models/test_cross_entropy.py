@@ -1,0 +1,45 @@
+"""The chunked next-token loss equals PyTorch's, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from astrobio.models.cross_entropy import IGNORED, linear_cross_entropy
+
+
+def _inputs(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(50, 32, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(77, 32, generator=generator).to(dtype).requires_grad_()
+    targets = torch.randint(0, 77, (50,), generator=generator)
+    targets[::3] = IGNORED
+    return hidden, weight, targets, torch.rand(50, generator=generator)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_equals_the_plain_loss_for_any_weighting(chunk: int) -> None:
+    hidden, weight, targets, weighting = _inputs()
+    ours = linear_cross_entropy(hidden, weight, targets, chunk=chunk)
+    plain = cross_entropy(hidden @ weight.T, targets, reduction="none", ignore_index=IGNORED)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    got = torch.autograd.grad((ours * weighting).sum(), (hidden, weight))
+    expected = torch.autograd.grad((plain * weighting).sum(), (hidden, weight))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_target_gives_zero_loss_and_zero_gradients_of_every_weight() -> None:
+    hidden, weight, targets, _ = _inputs()
+    nll = linear_cross_entropy(hidden, weight, torch.full_like(targets, IGNORED))
+    got = torch.autograd.grad(nll.sum(), (hidden, weight))
+    assert float(nll.abs().max()) == 0.0
+    assert all(float(g.abs().max()) == 0.0 for g in got)
+
+
+def test_low_precision_products_are_reduced_in_float32() -> None:
+    hidden, weight, targets, _ = _inputs(torch.bfloat16)
+    ours = linear_cross_entropy(hidden, weight, targets)
+    exact = cross_entropy(hidden.float() @ weight.float().T, targets, reduction="none", ignore_index=IGNORED)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, exact, rtol=0.02, atol=0.05)
