@@ -1,0 +1,145 @@
+"""Cross-modal fusion: whatever is known of a world → its state, with weights that say what was listened to.
+
+Dimension letters: B worlds, K tokens of all modalities, C their width, D fusion width, A alignment width, M modalities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from astrobio.batch.sample import MODALITIES, PHYSICS_TARGETS, WORLD_STATES
+from astrobio.models.blocks import CrossAttention, EncoderBlock, Pooling, RMSNorm
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Shape of the fusion; `context_width` is that of the tokens, `text_width` the decoder's."""
+
+    width: int
+    layers: int
+    heads: int
+    inner_width: int
+    alignment_width: int
+    context_width: int
+    text_width: int
+
+
+@dataclass
+class FusionOutputs:
+    """State logits [B, 6], predicted physics [B, K] (normalised), weights [B, 4], unit embeddings {modality: [B, A]}."""
+
+    state_logits: Float[Tensor, "B 6"]
+    physics: Float[Tensor, "B K"]
+    weights: Float[Tensor, "B 4"]
+    embeddings: dict[str, Float[Tensor, "B A"]]
+
+
+class FusionLayer(nn.Module):
+    """The summary tokens read all tokens, then each other."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.width)
+        self.read = CrossAttention(config.width, config.context_width, config.width, config.heads)
+        self.block = EncoderBlock(config.width, config.heads, config.inner_width)
+
+    def forward(
+        self, x: Float[Tensor, "B M D"], tokens: Float[Tensor, "B K C"], visible: Bool[Tensor, "B K"]
+    ) -> Float[Tensor, "B M D"]:
+        return self.block(x + self.read(self.norm(x), tokens, visible))
+
+
+class Fusion(nn.Module):
+    """One pooled token a modality (a learned one where absent) and one of the state, mixed, weighted and read out."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pools = nn.ModuleDict(
+            {
+                name: Pooling(config.width, config.context_width, 1, config.heads, config.inner_width)
+                for name in MODALITIES
+            }
+        )
+        self.pooled_absent = nn.Parameter(torch.empty(len(MODALITIES), config.width))
+        self.modality_embedding = nn.Embedding(len(MODALITIES), config.width)
+        self.state_query = nn.Parameter(torch.empty(1, config.width))
+        self.layers = nn.ModuleList(FusionLayer(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.width)
+        self.score = nn.Linear(config.width, 1, bias=False)  # a bias would cancel in the softmax
+        self.state_head = nn.Linear(config.width, len(WORLD_STATES))
+        self.physics_head = nn.Linear(config.width, len(PHYSICS_TARGETS))
+        self.align = nn.ModuleDict(
+            {
+                name: nn.Linear(config.text_width if name == "text" else config.width, config.alignment_width)
+                for name in MODALITIES
+            }
+        )
+
+    def forward(
+        self,
+        tokens: dict[str, Float[Tensor, "B K C"]],
+        visible: dict[str, Bool[Tensor, "B K"]],
+        absent: Float[Tensor, "4 C"],
+        present: Bool[Tensor, "B 4"],
+        text_only: Float[Tensor, "B T"],
+    ) -> FusionOutputs:
+        """Fuse tokens of all modalities.
+
+        Args:
+            tokens, visible: by modality; `visible` False on padding (presence is added here).
+            absent: learned tokens shown in place of absent modalities.
+            present: [B, 4]. text_only: [B, T] mean of the text's states before any other modality was mixed in.
+        """
+        pooled = torch.cat([self.pools[name](tokens[name], _never_empty(visible[name])) for name in MODALITIES], dim=1)
+        known = torch.where(present[..., None], pooled, self.pooled_absent)  # [B, 4, D]
+        x = known + self.modality_embedding.weight
+        x = torch.cat([self.state_query.expand(len(x), 1, -1), x], dim=1)  # [B, 1 + 4, D]
+        context, shown = show_present(tokens, visible, absent, present)
+        for layer in self.layers:
+            x = layer(x, context, shown)
+        x = self.norm(x)
+        state, modalities = x[:, 0], x[:, 1:]
+        weights = adaptive_weights(self.score(modalities)[..., 0], present)
+        state = state + (weights[..., None] * modalities).sum(1)
+        sources = {name: pooled[:, index] for index, name in enumerate(MODALITIES)} | {"text": text_only}
+        return FusionOutputs(
+            state_logits=self.state_head(state),
+            physics=self.physics_head(state),
+            weights=weights,
+            embeddings={name: functional.normalize(self.align[name](sources[name]), dim=-1) for name in MODALITIES},
+        )
+
+
+def adaptive_weights(scores: Float[Tensor, "B 4"], present: Bool[Tensor, "B 4"]) -> Float[Tensor, "B 4"]:
+    """Softmax over the modalities that are there; exactly 0 for the others, all 0 where nothing is there."""
+    lowest = torch.finfo(scores.dtype).min
+    return scores.masked_fill(~present, lowest).softmax(-1) * present
+
+
+def show_present(
+    tokens: dict[str, Float[Tensor, "B K C"]],
+    visible: dict[str, Bool[Tensor, "B K"]],
+    absent: Float[Tensor, "M C"],
+    present: Bool[Tensor, "B M"],
+) -> tuple[Float[Tensor, "B K2 C"], Bool[Tensor, "B K2"]]:
+    """All tokens in one row: a modality's own where it is there, its learned absent token where not.
+
+    Modalities are taken in the order of `tokens`, to which the columns of `present` and rows of `absent` belong.
+    """
+    size = len(present)
+    shown = [visible[name] & present[:, index, None] for index, name in enumerate(tokens)]
+    everything = torch.cat([*tokens.values(), absent.expand(size, -1, -1)], dim=1)
+    return everything, torch.cat([*shown, ~present], dim=1)
+
+
+def _never_empty(visible: Bool[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
+    """Rows without any visible token read their first one (what comes of it is masked by presence)."""
+    first = torch.zeros_like(visible)
+    first[:, 0] = ~visible.any(1)
+    return visible | first

@@ -1,0 +1,48 @@
+"""What the system says of a batch of worlds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from astrobio.batch import INHABITED_STATES, WORLD_STATES
+from astrobio.models.climate_cnn import ClimateOutputs
+from astrobio.models.metabolic_vae import MetabolismOutputs
+
+
+@dataclass
+class SystemOutputs:
+    """Outputs of one forward pass.
+
+    Args:
+        state_logits: [B, 6] over `WORLD_STATES`.
+        token_nll: [B, S − 1] nats per next token, 0 where it has no label.
+        hidden: [B, S, D] the decoder's last states.
+        embeddings: {modality: [B, A]} unit vectors for alignment.
+        modality_weights: [B, 4] adaptive fusion weights, 0 where absent.
+        climate: tokens and diagnostics of the climate network.
+        metabolism: latent, links, fluxes and exchange of the metabolic autoencoder.
+        physics: [B, K] predicted `PHYSICS_TARGETS`, normalised.
+    """
+
+    state_logits: Float[Tensor, "B 6"]
+    token_nll: Float[Tensor, "B S-1"]
+    hidden: Float[Tensor, "B S D"]
+    embeddings: dict[str, Float[Tensor, "B A"]]
+    modality_weights: Float[Tensor, "B 4"]
+    climate: ClimateOutputs
+    metabolism: MetabolismOutputs
+    physics: Float[Tensor, "B K"]
+
+    @property
+    def diagnostics(self) -> Float[Tensor, "B 3"]:
+        """Normalised Ts, ASR and OLR, guessed from a climate in which they were hidden."""
+        return self.climate.diagnostics
+
+    @property
+    def inhabited(self) -> Float[Tensor, "B"]:
+        """Probability of life: that of all inhabited states together."""
+        columns = [WORLD_STATES.index(name) for name in INHABITED_STATES]
+        return self.state_logits.softmax(-1)[:, columns].sum(-1)
