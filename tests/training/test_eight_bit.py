@@ -11,20 +11,21 @@ import torch
 from torch import nn
 
 from astrobio.training.eight_bit import (
-    BLOCK,
     AdamW8bit,
     Hyperparameters,
+    block_size,
     clip_factor,
     decode_mean,
     decode_square,
     encode_mean,
     encode_square,
     fresh_state,
-    quantisable,
     random_bits,
     round_to_bfloat16,
     update_reference_,
 )
+
+BLOCK = 256
 
 
 def _uniform(shape: tuple[int, int], seed: int) -> torch.Tensor:
@@ -155,9 +156,24 @@ def test_saved_moments_resume_byte_for_byte() -> None:
     assert second.state[b]["mean"].dtype == torch.int8
 
 
-@pytest.mark.parametrize(("shape", "expected"), [((64, 256), True), ((64, 32, 3, 3), False), ((8192,), False)])
-def test_only_rows_of_whole_blocks_are_quantised(shape: tuple[int, ...], expected: bool) -> None:
-    assert quantisable(torch.empty(shape)) is expected
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((64, 256), 256), ((8, 8000), 64), ((64, 32, 3, 3), 0), ((8192,), 0), ((4, 256), 0)]
+)
+def test_only_rows_of_whole_blocks_are_quantised(shape: tuple[int, ...], expected: int) -> None:
+    assert block_size(shape) == expected
+
+
+def test_weights_in_host_memory_are_updated_on_the_device() -> None:
+    torch.manual_seed(0)
+    here, there = (nn.Parameter(torch.linspace(-1, 1, 8192).view(16, 512)) for _ in range(2))
+    plain, visiting = AdamW8bit([here], lr=0.1), AdamW8bit([there], lr=0.1, device=torch.device("meta"))
+    visiting._device = torch.device("cpu", 0)  # another name of the same place, so that the copies are really made
+    for _ in range(3):
+        here.grad = there.grad = torch.randn(16, 512)
+        plain.step()
+        visiting.step()
+    assert torch.equal(here, there)
+    assert torch.equal(plain.state[here]["square"], visiting.state[there]["square"])
 
 
 INTERPRETED = """
@@ -167,11 +183,11 @@ from astrobio.training.kernels import accumulate_, update_
 from astrobio.training.gradients import add_stochastically_
 torch.manual_seed(0)
 for dtype in (torch.bfloat16, torch.float32):
-    weight = torch.randn(18, 512).to(dtype)
+    weight = torch.randn(18, 512 if dtype == torch.bfloat16 else 320).to(dtype)
     other, state = weight.clone(), eight_bit.fresh_state(weight)
     kernel_state = {name: value.clone() for name, value in state.items()}
     for step in range(1, 4):
-        gradient = torch.randn_like(weight) * torch.rand(18, 512).to(dtype) ** 4
+        gradient = torch.randn_like(weight) * torch.rand_like(weight) ** 4
         numbers = eight_bit.Hyperparameters(1e-2, 0.9, 0.99, 1e-8, 0.1, step, 1000 * step)
         eight_bit.update_reference_(weight, gradient, state, torch.tensor(0.5), numbers)
         update_(other, gradient, kernel_state, torch.tensor(0.5), numbers)

@@ -1,12 +1,12 @@
 """AdamW whose two moments take one byte a weight each, in one pass over memory.
 
-The moments of 256 neighbouring weights share one scale, their largest magnitude. Codes are spaced as a power law, fine
-near zero: m = scale · sign · (code/127)², v = scale · (code/255)⁴. Codes and bfloat16 weights are rounded at random in
-proportion to the distance, so that the expected value is exact: small updates are not lost, and v decays where rounding
-to the nearest code would hold it for ever. Random bits are a hash of (weight's index, seed): no generator, no state,
-and the CUDA kernel and the reference in plain PyTorch draw the same ones.
+The moments of 256 neighbouring weights (128 or 64 where a row asks for it) share one scale, their largest magnitude.
+Codes are spaced as a power law, fine near zero: m = scale · sign · (code/127)², v = scale · (code/255)⁴. Codes and
+bfloat16 weights are rounded at random in proportion to the distance, so that the expected value is exact: small updates
+are not lost, and v decays where rounding to the nearest code would hold it for ever. Random bits are a hash of (weight's
+index, seed): no generator, no state, and the CUDA kernel and the reference in plain PyTorch draw the same ones.
 
-Dimension letters: R rows of a weight (its first dimension), C the product of the others, N blocks of 256 weights.
+Dimension letters: N blocks, W weights in a block.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-BLOCK = 256  # weights that share a scale
+from astrobio.training.mover import Mover
+
+BLOCKS = (256, 128, 64)  # weights that share a scale: the largest that divides a row
 SMALLEST = 4096  # weights; smaller tensors keep float32 moments (their bytes do not matter)
 MASK = 0xFFFFFFFF  # low 32 bits
 
@@ -43,9 +45,14 @@ class Hyperparameters:
         return 1.0 - self.beta1**self.step, 1.0 - self.beta2**self.step
 
 
-def quantisable(weight: Tensor) -> bool:
-    """Whether every row of a weight is whole blocks, so that a shard by rows holds whole blocks too."""
-    return weight.ndim >= 2 and weight.numel() >= SMALLEST and (weight.numel() // weight.shape[0]) % BLOCK == 0
+def block_size(shape: torch.Size | tuple[int, ...]) -> int:
+    """Weights that share a scale, 0 where moments stay in float32.
+
+    Every row is whole blocks, so that a shard by rows holds whole blocks too.
+    """
+    if len(shape) < 2 or math.prod(shape) < SMALLEST:
+        return 0
+    return next((block for block in BLOCKS if math.prod(shape[1:]) % block == 0), 0)
 
 
 def random_bits(count: int, seed: int, device: torch.device | str = "cpu") -> Int[Tensor, "count"]:
@@ -63,19 +70,19 @@ def round_to_bfloat16(values: Float[Tensor, "..."], bits: Int[Tensor, "..."]) ->
     return rounded.view(torch.float32).to(torch.bfloat16)
 
 
-def decode_mean(codes: Int[Tensor, "N 256"], scale: Float[Tensor, "N"]) -> Float[Tensor, "N 256"]:
+def decode_mean(codes: Int[Tensor, "N W"], scale: Float[Tensor, "N"]) -> Float[Tensor, "N W"]:
     """First moments of int8 codes."""
     unit = codes.float() / 127.0
     return unit * unit.abs() * scale[:, None]
 
 
-def decode_square(codes: Int[Tensor, "N 256"], scale: Float[Tensor, "N"]) -> Float[Tensor, "N 256"]:
+def decode_square(codes: Int[Tensor, "N W"], scale: Float[Tensor, "N"]) -> Float[Tensor, "N W"]:
     """Second moments of uint8 codes."""
     unit = codes.float() / 255.0
     return unit.square().square() * scale[:, None]
 
 
-def encode_mean(mean: Float[Tensor, "N 256"], uniform: Float[Tensor, "N 256"]) -> tuple[Tensor, Tensor]:
+def encode_mean(mean: Float[Tensor, "N W"], uniform: Float[Tensor, "N W"]) -> tuple[Tensor, Tensor]:
     """First moments → (int8 codes, scales [N]); `uniform` in [0, 1) decides between the two nearest codes."""
     scale = mean.abs().amax(dim=1)
     place = (mean.abs() / scale.clamp_min(1e-30)[:, None]).sqrt() * 127.0
@@ -84,7 +91,7 @@ def encode_mean(mean: Float[Tensor, "N 256"], uniform: Float[Tensor, "N 256"]) -
     return ((low + (uniform < fraction)) * mean.sign()).to(torch.int8), scale
 
 
-def encode_square(square: Float[Tensor, "N 256"], uniform: Float[Tensor, "N 256"]) -> tuple[Tensor, Tensor]:
+def encode_square(square: Float[Tensor, "N W"], uniform: Float[Tensor, "N W"]) -> tuple[Tensor, Tensor]:
     """Second moments → (uint8 codes, scales [N]); positive values never become 0, which would blow up their step."""
     scale = square.amax(dim=1)
     root = (square / scale.clamp_min(1e-30)[:, None]).sqrt()
@@ -109,7 +116,7 @@ def update_reference_(
     """
     if not bool(torch.isfinite(factor)):
         return
-    width = BLOCK if "mean_scale" in state else max(weight.numel(), 1)
+    width = weight.numel() // state["mean_scale"].numel() if "mean_scale" in state else weight.numel()
     shape = (-1, width)
     g = gradient.float().reshape(shape) * factor
     bits = random_bits(weight.numel(), numbers.seed, weight.device).view(shape)
@@ -142,13 +149,13 @@ def _store(state: dict[str, Tensor], mean: Tensor, square: Tensor, bits: Tensor)
     state["square_scale"].copy_(scale.view(state["square_scale"].shape))
 
 
-def fresh_state(weight: Tensor, device: torch.device | None = None) -> dict[str, Tensor]:
-    """Zero moments of a local weight, on its device or another."""
-    device = weight.device if device is None else device
-    if not quantisable(weight):
+def fresh_state(weight: Tensor, whole: torch.Size | None = None) -> dict[str, Tensor]:
+    """Zero moments of a weight, or of a shard of rows of a weight of the shape `whole`, on its device."""
+    block, device = block_size(weight.shape if whole is None else whole), weight.device
+    if not block:
         zeros = {"dtype": torch.float32, "device": device}
         return {"mean": torch.zeros(weight.shape, **zeros), "square": torch.zeros(weight.shape, **zeros)}
-    scales = (weight.shape[0], weight.numel() // weight.shape[0] // BLOCK)
+    scales = (weight.shape[0], math.prod(weight.shape[1:]) // block)
     return {
         "mean": torch.zeros(weight.shape, dtype=torch.int8, device=device),
         "square": torch.zeros(weight.shape, dtype=torch.uint8, device=device),
@@ -169,14 +176,16 @@ class AdamW8bit(torch.optim.Optimizer):
         params: parameters or groups, as of any PyTorch optimizer; parameters may be shards (DTensor) by rows.
         lr, betas, eps, weight_decay: AdamW's (Loshchilov & Hutter 2019, arXiv:1711.05101).
         seed: of the random rounding.
+        device: where updates are computed, if weights, gradients and moments live elsewhere (host memory).
     """
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-8,
-        weight_decay: float = 0.0, seed: int = 0,
+        weight_decay: float = 0.0, seed: int = 0, device: torch.device | None = None,
     ) -> None:  # fmt: skip
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        self.seed, self.updates = seed, 0
+        self.seed, self.updates, self._device = seed, 0, device
+        self._mover: Mover | None = None
         self._place: dict[nn.Parameter, tuple[int, dict[str, Any]]] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -196,6 +205,8 @@ class AdamW8bit(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self.update(parameter, parameter.grad, factor)
+        if self._mover is not None:
+            self._mover.synchronize()
         return loss
 
     def begin_step(self) -> None:
@@ -205,13 +216,23 @@ class AdamW8bit(torch.optim.Optimizer):
     @torch.no_grad()
     def update(self, parameter: nn.Parameter, gradient: Tensor, factor: Tensor | None = None) -> None:
         """Update one parameter now (for steps inside the backward pass)."""
-        self.update_local(parameter, local(parameter.data), local(gradient), self.local_state(parameter), factor)
+        weight, state = local(parameter.data), self.local_state(parameter)
+        if self._device is None or weight.device == self._device:
+            self.update_local(parameter, weight, local(gradient), state, factor)
+            return
+        if self._mover is None:
+            self._mover = Mover(self._device)
+        homes = [weight, *state.values()]
+        moved = self._mover.fetch([*homes, local(gradient)]).wait()
+        visiting = dict(zip(state, moved[1:-1], strict=True))
+        self.update_local(parameter, moved[0], moved[-1], visiting, factor)
+        self._mover.store(moved[:-1], homes)
 
     def local_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """This rank's moments of a parameter (zeros before its first update), to be changed in place."""
         state = self.state[parameter]
         if not state:
-            state.update(_like(parameter, fresh_state(local(parameter))))
+            state.update(_like(parameter, fresh_state(local(parameter), parameter.shape)))
         return {name: local(value) for name, value in state.items()}
 
     def update_local(

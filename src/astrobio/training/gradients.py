@@ -23,7 +23,8 @@ from astrobio.training.eight_bit import (
     round_to_bfloat16,
     tensor_norm,
 )
-from astrobio.training.offload import BlockStreamer, Mover, pinned_empty
+from astrobio.training.mover import Mover, pinned_empty
+from astrobio.training.offload import BlockStreamer
 
 GradientKind = Literal["keep", "stochastic", "backward", "host"]
 

@@ -2,8 +2,6 @@
 
 A weight costs 2 (weight) + 2 (gradient) + 2 (moments) bytes read and 4 written, plus 16 bytes of scales per 256.
 `astrobio.training.eight_bit.update_reference_` is the same arithmetic in plain PyTorch.
-
-Dimension letters: N blocks of 256 weights.
 """
 
 from __future__ import annotations
@@ -17,8 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from astrobio.training.eight_bit import Hyperparameters
 
-BLOCK = 256  # weights that share a scale; one warp's 16-byte accesses cover it exactly
-BLOCKS = 8  # blocks a program updates
+TILE = 2048  # weights a program updates; at 256 a block, one warp's 16-byte accesses cover a block exactly
 WARPS = 8
 
 
@@ -100,14 +97,17 @@ def update_(
 ) -> None:
     """One AdamW update in place of a contiguous weight whose moments are quantised; see `update_reference_`."""
     assert weight.is_contiguous(), weight.stride()
-    blocks = weight.numel() // BLOCK
+    if weight.numel() == 0:
+        return
+    blocks = state["mean_scale"].numel()
+    block = weight.numel() // blocks
     first, second = numbers.corrections
     kernel: Any = _update_kernel
-    kernel[(triton.cdiv(blocks, BLOCKS),)](
+    kernel[(triton.cdiv(weight.numel(), TILE),)](
         weight, gradient.contiguous(), state["mean"], state["mean_scale"], state["square"], state["square_scale"],
         factor, blocks, numbers.lr, numbers.beta1, numbers.beta2, numbers.eps,
         1.0 - numbers.lr * numbers.weight_decay, 1.0 / first, 1.0 / second, numbers.seed,
-        BLOCK=BLOCK, BLOCKS=BLOCKS, ROUND=weight.element_size() == 2, num_warps=WARPS,
+        BLOCK=block, BLOCKS=TILE // block, ROUND=weight.element_size() == 2, num_warps=WARPS,
     )  # fmt: skip
 
 

@@ -19,108 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from astrobio.training.eight_bit import AdamW8bit, clip_factor, fresh_state, tensor_norm
-
-SLAB = 1 << 30  # bytes of host memory page-locked at once
-
-
-class _Slabs:
-    """Page-locked host memory, cut from slabs: PyTorch's own allocator would round each tensor up to a power of 2."""
-
-    def __init__(self) -> None:
-        self._slab: Tensor | None = None
-        self._used = 0
-
-    def take(self, size: int) -> Tensor:
-        """[size] bytes, aligned to 256."""
-        size = (size + 255) // 256 * 256
-        if self._slab is None or self._used + size > self._slab.numel():
-            self._slab, self._used = torch.empty(max(SLAB, size), dtype=torch.uint8), 0
-            runtime: Any = torch.cuda.cudart()
-            status = runtime.cudaHostRegister(self._slab.data_ptr(), self._slab.numel(), 0)
-            assert int(status) == 0, f"cudaHostRegister of {self._slab.numel()} bytes: {status}"
-        self._used += size
-        return self._slab[self._used - size : self._used]
-
-
-_SLABS = _Slabs()
-
-
-def pinned_empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An uninitialised host tensor, page-locked where `device` is a GPU."""
-    if device.type != "cuda":
-        return torch.empty(tuple(shape), dtype=dtype)
-    size = torch.Size(shape).numel() * dtype.itemsize
-    return _SLABS.take(size)[:size].view(dtype).view(tuple(shape))
-
-
-@dataclass
-class Fetched:
-    """Device copies on their way."""
-
-    tensors: list[Tensor]
-    event: torch.Event | None = None
-
-    def wait(self) -> list[Tensor]:
-        """The copies, once everything the current stream runs next comes after their arrival."""
-        if self.event is not None:
-            stream = torch.cuda.current_stream()
-            stream.wait_event(self.event)
-            for tensor in self.tensors:
-                tensor.record_stream(stream)
-        return self.tensors
-
-
-class Mover:
-    """Copies between host and device on two streams beside the computation; on a CPU, plain copies.
-
-    Args:
-        device: the computing device. in_flight: stores that may wait to leave before the computation waits for them.
-    """
-
-    def __init__(self, device: torch.device, in_flight: int = 6) -> None:
-        self.device, self.in_flight = device, in_flight
-        self._on_gpu = device.type == "cuda"
-        if self._on_gpu:
-            self._inward, self._outward = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        self._leaving: deque[torch.Event] = deque()
-        self._stored: dict[int, torch.Event] = {}
-
-    def fetch(self, host: Sequence[Tensor]) -> Fetched:
-        """Start copying to the device, after any store to the same host tensors."""
-        if not self._on_gpu:
-            return Fetched([tensor.clone() for tensor in host])
-        with torch.cuda.stream(self._inward):
-            for tensor in host:
-                event = self._stored.pop(tensor.data_ptr(), None)
-                if event is not None:
-                    self._inward.wait_event(event)
-            copies = [tensor.to(self.device, non_blocking=True) for tensor in host]
-            return Fetched(copies, self._inward.record_event())
-
-    def store(self, device: Sequence[Tensor], host: Sequence[Tensor]) -> None:
-        """Start copying home what the current stream has computed."""
-        if not self._on_gpu:
-            for source, target in zip(device, host, strict=True):
-                target.copy_(source)
-            return
-        self._outward.wait_event(torch.cuda.current_stream().record_event())
-        with torch.cuda.stream(self._outward):
-            for source, target in zip(device, host, strict=True):
-                target.copy_(source, non_blocking=True)
-                source.record_stream(self._outward)
-            event = self._outward.record_event()
-        for target in host:
-            self._stored[target.data_ptr()] = event
-        self._leaving.append(event)
-        if len(self._leaving) > self.in_flight:
-            torch.cuda.current_stream().wait_event(self._leaving.popleft())
-
-    def synchronize(self) -> None:
-        """Wait until every store has arrived."""
-        if self._on_gpu:
-            self._outward.synchronize()
-        self._stored.clear()
-        self._leaving.clear()
+from astrobio.training.mover import Fetched, Mover, pinned_empty
 
 
 @dataclass
@@ -143,7 +42,8 @@ class BlockStreamer:
     def __init__(self, optimizer: AdamW8bit, device: torch.device, limit: float) -> None:
         self.optimizer, self.device, self.limit = optimizer, device, limit
         self.squares: list[Tensor] = []
-        self._mover = Mover(device)
+        self._mover = Mover(device, in_flight=2)
+        self._computed: deque[torch.Event] = deque()
         self._blocks: list[_Block] = []
         self._order: list[int] = []  # of the first forward pass
         self._weights: dict[int, Fetched] = {}
@@ -196,6 +96,7 @@ class BlockStreamer:
         self._weights[index] = fetched
         self._look_ahead(index, direction)
         weights = fetched.wait()
+        self._hold_back()
         for parameter, weight in zip(block.parameters, weights, strict=True):
             parameter.data = weight
         try:
@@ -203,6 +104,13 @@ class BlockStreamer:
         finally:
             for parameter, home in zip(block.parameters, block.homes, strict=True):
                 parameter.data = home
+            if self.device.type == "cuda":
+                self._computed.append(torch.cuda.current_stream().record_event())
+
+    def _hold_back(self) -> None:
+        """Let the host run two blocks ahead at most, or weights that wait for their turn would fill the device."""
+        while len(self._computed) > 2:
+            self._computed.popleft().synchronize()
 
     def _look_ahead(self, index: int, direction: int) -> None:
         if direction > 0 and index not in self._order:
