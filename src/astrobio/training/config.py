@@ -14,7 +14,7 @@ import torch
 
 from astrobio.errors import InputError
 from astrobio.losses.combined import LossWeights
-from astrobio.system.presets import SystemConfig, preset
+from astrobio.system import SystemConfig, preset
 
 Precision = Literal["auto", "fp32", "bf16"]
 Cache = Literal["auto", "device", "memory", "none"]
@@ -32,7 +32,7 @@ class TrainingConfig:
         precision: "auto" is bf16 autocast on a GPU and fp32 on a CPU. device: "auto", "cpu", "cuda", "cuda:1" …
         modality_dropout: probability of hiding each present modality of a world; at least one always stays.
         modalities: those the run may see; a subset trains a system in isolation.
-        max_length: text tokens of a world. vocabulary: tokens of the tokenizer fitted to the training texts.
+        max_length: text tokens of a world.
         seed: of weights, order and dropout.
         log_every, checkpoint_every, gradient_norms_every: in steps (0 switches off the last).
         validate_every: in steps; 0 is once an epoch. select: the validation loss that chooses the best weights.
@@ -56,7 +56,6 @@ class TrainingConfig:
     modality_dropout: float = 0.15
     modalities: tuple[str, ...] = ("text", "spectrum", "climate", "metabolism")
     max_length: int = 512
-    vocabulary: int = 4096
     seed: int = 0
     log_every: int = 10
     checkpoint_every: int = 200

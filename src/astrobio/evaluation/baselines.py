@@ -1,0 +1,209 @@
+"""What a joint system has to beat: systems trained on one modality, their late fusion, and boosted trees.
+
+Dimension letters: N worlds, C world states, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from rich.console import Console
+from rich.progress import track
+
+from astrobio.batch import IGNORED, MODALITIES, WORLD_STATES
+from astrobio.evaluation.calibrate import fit_temperature
+from astrobio.evaluation.features import FeatureExtractor
+from astrobio.evaluation.metrics import macro_accuracy, negative_log_likelihood
+from astrobio.evaluation.predictions import Predictions, log_softmax
+from astrobio.training.checkpoint import checkpoints, read_json
+from astrobio.training.config import RunConfig
+from astrobio.training.feed import Worlds
+from astrobio.training.loop import Stores, train
+
+RATES = (1.0, 0.5, 2.0, 0.25, 4.0)  # factors on the learning rate that successive tuning trials take
+STRENGTHS = (1.0, 0.1, 10.0, 0.01, 100.0)  # inverse regularisation of the late fusion, one a trial
+TREES = (  # learning rate and leaves of the boosted trees, one a trial
+    (0.1, 31), (0.05, 15), (0.05, 63), (0.03, 31), (0.2, 15),
+)  # fmt: skip
+FOLDS = 5
+
+
+def isolated_config(config: RunConfig, modality: str) -> RunConfig:
+    """The same system and training, shown one modality only (which is then never dropped)."""
+    return replace(config, training=replace(config.training, modalities=(modality,), modality_dropout=0.0))
+
+
+def train_tuned(
+    config: RunConfig,
+    data_dir: Path,
+    folder: Path,
+    *,
+    factors: Sequence[float],
+    stores: Stores,
+    like: Path | None = None,
+    console: Console | None = None,
+    label: str = "train",
+) -> Path:
+    """Train one run for each factor on the learning rate and return the folder of the one that validates best.
+
+    Finished runs are not repeated, interrupted ones continue.
+
+    Args:
+        folder: holds `rate-…` run folders. like: a run whose tokenizer and statistics are shared.
+    """
+    runs = []
+    for factor in factors:
+        run = folder / f"rate-{factor:g}"
+        trial = replace(config, training=replace(config.training, lr=config.training.lr * factor))
+        if not is_finished(run, trial):
+            train(trial, data_dir, run, stores=stores, like=like, console=console, label=label)
+        runs.append(run)
+    return min(runs, key=lambda run: best_score(run, config))
+
+
+def is_finished(run: Path, config: RunConfig) -> bool:
+    """Whether the run reached its last step under this configuration (which training checks otherwise)."""
+    done = checkpoints(run)
+    if not done or not (run / "best.json").is_file():
+        return False
+    same = RunConfig.from_dict(read_json(run / "config.json")) == config
+    return same and done[-1].name == f"step-{config.training.steps:08d}"
+
+
+def best_score(run: Path, config: RunConfig) -> float:
+    """The validation loss that chose the run's weights."""
+    scores = read_json(run / "best.json")
+    return scores.get(config.training.select, scores["total"])
+
+
+@dataclass(frozen=True)
+class LateFusion:
+    """Calibrated answers of isolated systems, combined.
+
+    Args:
+        method: "logistic regression" or "product of experts", whichever cross-validated better.
+        probabilities: [N, C] of the test worlds. validation: macro accuracy of each method on the validation split.
+    """
+
+    method: str
+    probabilities: Float[np.ndarray, "N C"]
+    validation: dict[str, float]
+
+
+def late_fusion(
+    validation: Mapping[str, Predictions], test: Mapping[str, Predictions], *, trials: int = 1, seed: int = 0
+) -> LateFusion:
+    """Fit both ways of combining on validation worlds, keep the better there, apply it to test worlds.
+
+    Args:
+        validation, test: labelled predictions of the isolated system of each modality on the same worlds.
+    """
+    first = next(iter(validation.values()))
+    temperatures = {name: fit_temperature(p.logits, p.labels) for name, p in validation.items()}
+    fitted, wanted = (
+        {name: log_softmax(p.logits / temperatures[name]) for name, p in split.items()} for split in (validation, test)
+    )
+    prior = np.bincount(first.labels, minlength=len(WORLD_STATES)) + 1.0
+    products = [_product(logs, split, np.log(prior / prior.sum())) for logs, split in ((fitted, validation), (wanted, test))]
+    scores = {"product of experts": macro_accuracy(first.labels, products[0].argmax(axis=1))}
+    features, test_features = (np.concatenate(list(logs.values()), axis=1) for logs in (fitted, wanted))
+    best_strength, best = STRENGTHS[0], -1.0
+    for strength in STRENGTHS[:trials]:
+        score = macro_accuracy(first.labels, _cross_fitted(features, first, strength, seed).argmax(axis=1))
+        if score > best:
+            best_strength, best = strength, score
+    scores["logistic regression"] = best
+    if best >= scores["product of experts"]:
+        model = _logistic(features, first.labels, best_strength)
+        return LateFusion("logistic regression", _all_states(model, test_features), scores)
+    temperature = fit_temperature(products[0], first.labels)
+    return LateFusion("product of experts", np.exp(log_softmax(products[1] / temperature)), scores)
+
+
+def _product(
+    logs: Mapping[str, Float[np.ndarray, "N C"]], split: Mapping[str, Predictions], log_prior: Float[np.ndarray, "C"]
+) -> Float[np.ndarray, "N C"]:
+    """Log of ∏ pₘ / prior^(M − 1) over the modalities that each world has, not normalised."""
+    total = np.zeros_like(next(iter(logs.values()))) + log_prior
+    for name, log in logs.items():
+        there = split[name].present[:, MODALITIES.index(name)]
+        total += np.where(there[:, None], log - log_prior, 0.0)
+    return total
+
+
+def _logistic(features: Float[np.ndarray, "N F"], labels: Int[np.ndarray, "N"], strength: float):  # noqa: ANN202
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, max_iter=2000).fit(features, labels)
+
+
+def _all_states(model, features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N C"]:  # noqa: ANN001
+    """Probabilities with a column for every state, 0 for those that the model never met."""
+    out = np.zeros((len(features), len(WORLD_STATES)))
+    out[:, model.classes_] = model.predict_proba(features)
+    return out
+
+
+def _cross_fitted(
+    features: Float[np.ndarray, "N F"], split: Predictions, strength: float, seed: int
+) -> Float[np.ndarray, "N C"]:
+    """Each world's probabilities by a fit that saw neither it nor its star."""
+    hosts = np.unique(split.groups)
+    fold_of = dict(zip(np.random.default_rng(seed).permutation(hosts), np.arange(len(hosts)) % FOLDS, strict=True))
+    fold = np.array([fold_of[host] for host in split.groups])
+    out = np.full((len(features), len(WORLD_STATES)), 1.0 / len(WORLD_STATES))
+    for k in np.unique(fold):
+        rest = fold != k
+        if len(np.unique(split.labels[rest])) > 1:
+            out[~rest] = _all_states(_logistic(features[rest], split.labels[rest], strength), features[~rest])
+    return out
+
+
+@dataclass(frozen=True)
+class Table:
+    """Hand-made features and labels of a split, worlds of known state only."""
+
+    features: Float[np.ndarray, "N F"]
+    labels: Int[np.ndarray, "N"]
+
+
+def feature_tables(splits: Mapping[str, Worlds], *, progress: bool = True) -> dict[str, Table]:
+    """Features of each split, with vocabularies of the "train" one."""
+    extract = FeatureExtractor.fit(splits["train"][i] for i in range(len(splits["train"])))
+    tables = {}
+    for name, worlds in splits.items():
+        rows, labels = [], []
+        for index in track(range(len(worlds)), f"features of {name}", disable=not progress, transient=True):
+            sample = worlds[index]
+            rows.append(extract(sample))
+            labels.append(IGNORED if sample.state is None else WORLD_STATES.index(sample.state))
+        known = np.array(labels) != IGNORED
+        tables[name] = Table(np.array(rows)[known], np.array(labels)[known])
+    return tables
+
+
+def gradient_boosting(tables: Mapping[str, Table], *, trials: int = 1, seed: int = 0) -> Float[np.ndarray, "N C"]:
+    """[N, C] probabilities of the test worlds by histogram gradient boosting, tuned on the validation worlds."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    train_table, validation = tables["train"], tables["validation"]
+    best, best_loss = None, np.inf
+    for rate, leaves in TREES[:trials]:
+        model = HistGradientBoostingClassifier(
+            learning_rate=rate, max_leaf_nodes=leaves, max_iter=300, early_stopping=True, n_iter_no_change=20,
+            validation_fraction=0.1, random_state=seed,
+        ).fit(train_table.features, train_table.labels)  # fmt: skip
+        loss = negative_log_likelihood(_all_states(model, validation.features), validation.labels)
+        if loss < best_loss:
+            best, best_loss = model, loss
+    assert best is not None
+    temperature = fit_temperature(_log(_all_states(best, validation.features)), validation.labels)
+    return np.exp(log_softmax(_log(_all_states(best, tables["test"].features)) / temperature))
+
+
+def _log(probabilities: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
+    return np.log(np.maximum(probabilities, 1e-12))

@@ -1,0 +1,281 @@
+"""Worlds → batches: prepared once, kept where there is room, in an order that depends on seed and epoch alone.
+
+Dimension letters: B worlds, S text positions, L spectral points, V variables, T time steps, P levels, Y latitudes,
+X longitudes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch_geometric.data import Batch, Data
+
+from astrobio.batch import IGNORED, MODALITIES, Collator, MetabolicGraph, MultiModalBatch, Sample
+from astrobio.batch.collate import DEFAULT_ENCODINGS
+from astrobio.batch.graph import dummy_data, to_data
+from astrobio.errors import InputError
+
+ROOM = 0.4  # share of the free memory of a place that prepared worlds may take
+SPECTRUM = ("spectrum", "spectrum_mask", "spectrum_width")
+SPECTRUM_SCALARS = ("spectrum_mean", "spectrum_kind")
+CLIMATE_COORDINATES = ("climate_levels", "latitude", "longitude")
+CLIMATE_SCALARS = ("climate_mask", "time_kind", "toa_net", "toa_net_mask")
+TRUTHS = ("labels", "physics", "physics_mask", "physics_mean", "physics_std")
+
+
+class Worlds(Protocol):
+    """A map-style data set of worlds."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prepared world: its collated tensors (a batch of one without the graph), its graph, its text as tokens."""
+
+    batch: MultiModalBatch
+    graph: Data
+    context: Tensor  # [n]
+    target: Tensor  # [m]
+    present: tuple[bool, ...]  # as `Sample.present`, on the host whatever the device
+    group: str  # host star where the provenance names it, else the world itself: the unit of resampling
+
+    def to(self, device: torch.device) -> Row:
+        """The same world with its tensors, except the graph's, on a device."""
+        return replace(self, batch=self.batch.to(device), context=self.context.to(device), target=self.target.to(device))
+
+    def nbytes(self) -> int:
+        """Bytes of the tensors without the graph, which worlds of one organism share."""
+        return sum(value.nbytes for value in vars(self.batch).values() if isinstance(value, Tensor))
+
+
+class Store:
+    """Prepared worlds of one split, kept on the device, in memory or not at all.
+
+    Args:
+        worlds: the data set. collator: normalises and tokenises.
+        device: where batches are wanted. cache: see `TrainingConfig.cache`. workers: loader processes without cache.
+
+    Raises:
+        InputError: an empty data set.
+    """
+
+    def __init__(
+        self, worlds: Worlds, collator: Collator, device: torch.device, cache: str = "auto", workers: int = 0
+    ) -> None:
+        if len(worlds) == 0:
+            raise InputError("data: expected at least one world in the split, found none; run `astrobio simulate` first")
+        self.worlds, self.collator, self.device, self.workers = worlds, collator, device, workers
+        self.cache = "none"
+        self._graphs: WeakKeyDictionary[MetabolicGraph, Data] = WeakKeyDictionary()
+        self._rows: dict[int, Row] = {}
+        if cache == "auto":
+            cache = _choose_cache(self._prepare(worlds[0]).nbytes() * len(worlds), device)
+        self.cache = cache
+        self.absent = self._prepare(Sample(world_id="absent"))
+
+    def __len__(self) -> int:
+        return len(self.worlds)
+
+    def __getitem__(self, index: int) -> Row:
+        """World `index`, prepared now or before."""
+        if index in self._rows:
+            return self._rows[index]
+        row = self._prepare(self.worlds[index])
+        if self.cache != "none":
+            self._rows[index] = row
+        return row
+
+    def fetch(self, batches: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
+        """The rows of each batch of indices, in order; by loader processes where nothing is cached."""
+        if self.cache != "none" or self.workers == 0:
+            for indices in batches:
+                yield [self[index] for index in indices]
+            return
+        yield from DataLoader(
+            self,  # pyright: ignore[reportArgumentType]  # map-style by its methods
+            batch_sampler=[list(indices) for indices in batches],
+            num_workers=self.workers,
+            collate_fn=list,
+            generator=torch.Generator().manual_seed(0),  # leaves the global generator, which resuming restores, alone
+        )
+
+    def merge(
+        self, rows: Sequence[Row], sources: Sequence[Sequence[Row]], *, assessments: bool = True
+    ) -> MultiModalBatch:
+        """Rows → one batch on the device, equal to collating the samples together.
+
+        Args:
+            rows: B worlds, which give labels, language targets and identifiers.
+            sources: for each world the row that gives its text, spectrum, climate and metabolism: itself, or
+                `absent` where the modality is hidden, or another world to break the link.
+            assessments: whether the language targets follow the context.
+        """
+        text, spectra, climates, graphs = ([row[m] for row in sources] for m in range(len(MODALITIES)))
+        merged = MultiModalBatch(
+            **_merge_text(text, rows, self.collator.tokenizer.pad_id, assessments),
+            **{name: _pad([getattr(row.batch, name)[0] for row in spectra]) for name in SPECTRUM},
+            **{name: torch.cat([getattr(row.batch, name) for row in spectra]) for name in SPECTRUM_SCALARS},
+            **_merge_climates(climates),
+            graph=Batch.from_data_list([row.graph for row in graphs]),
+            present=torch.tensor([[row.present[m] for m, row in enumerate(four)] for four in sources]),
+            **{name: torch.cat([getattr(row.batch, name) for row in rows]) for name in TRUTHS},
+            world_ids=tuple(row.batch.world_ids[0] for row in rows),
+        )
+        return merged.to(self.device, non_blocking=True)
+
+    def _prepare(self, sample: Sample) -> Row:
+        batch = self.collator([replace(sample, metabolism=None)])
+        ids, context = batch.input_ids[0], batch.context_mask[0]
+        row = Row(batch, self._graph(sample.metabolism), ids[context], ids[~context], sample.present, host_of(sample))
+        return row.to(self.device) if self.cache == "device" else row
+
+    def _graph(self, graph: MetabolicGraph | None) -> Data:
+        """The graph as tensors, made once for all worlds that share it."""
+        data = dummy_data(DEFAULT_ENCODINGS) if graph is None else self._graphs.get(graph) or to_data(graph)
+        if self.cache == "device":
+            data = data.to(str(self.device))
+        if graph is not None:
+            self._graphs[graph] = data
+        return data
+
+
+@dataclass(frozen=True)
+class Feed:
+    """An endless, resumable stream of training batches.
+
+    Args:
+        store: prepared worlds. batch_size: worlds in a batch. seed: of order and dropout.
+        dropout: probability of hiding each present modality. modalities: those shown at all.
+        shard: (rank, ranks): each rank sees every `ranks`-th world of the common order.
+    """
+
+    store: Store
+    batch_size: int
+    seed: int = 0
+    dropout: float = 0.0
+    modalities: tuple[str, ...] = MODALITIES
+    shard: tuple[int, int] = (0, 1)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole batches in an epoch; one smaller batch where there are fewer worlds than a batch."""
+        return max(1, len(self.store) // self.shard[1] // self.batch_size)
+
+    def stream(self, start: int = 0) -> Iterator[MultiModalBatch]:
+        """Batches number `start`, `start + 1`, … as if the stream had run from 0."""
+        epoch, skip = divmod(start, self.batches_per_epoch)
+        for epoch in count(epoch):
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.store))
+            order = order[self.shard[0] :: self.shard[1]]
+            batches = [
+                order[i * self.batch_size : (i + 1) * self.batch_size].tolist()
+                for i in range(skip, self.batches_per_epoch)
+            ]
+            draws = np.random.default_rng([self.seed, epoch, 1]).random((len(self.store), len(MODALITIES) + 1))
+            for indices, rows in zip(batches, self.store.fetch(batches), strict=True):
+                keep = [self._keep(row, draws[index]) for index, row in zip(indices, rows, strict=True)]
+                yield self.store.merge(rows, hide(rows, keep, self.store.absent))
+            skip = 0
+
+    def _keep(self, row: Row, draw: np.ndarray) -> list[bool]:
+        """Which modalities a world shows, from five uniform numbers; one of those it has always stays."""
+        there = [p and m in self.modalities for p, m in zip(row.present, MODALITIES, strict=True)]
+        keep = [t and bool(d >= self.dropout) for t, d in zip(there, draw, strict=False)]
+        candidates = [m for m, t in enumerate(there) if t]
+        if candidates and not any(keep):
+            keep[candidates[int(draw[-1] * len(candidates))]] = True
+        return keep
+
+
+def hide(rows: Sequence[Row], keep: Sequence[Sequence[bool]], absent: Row) -> list[list[Row]]:
+    """Sources for `Store.merge`: each world's own modalities where `keep` [B][4] says so, else the absent ones."""
+    return [[row if k else absent for k in kept] for row, kept in zip(rows, keep, strict=True)]
+
+
+def sweep(
+    store: Store,
+    size: int,
+    *,
+    batch_size: int,
+    modalities: Sequence[str] = MODALITIES,
+    permute: str | None = None,
+    assessments: bool = True,
+) -> Iterator[MultiModalBatch]:
+    """The first `size` worlds once, in order, for evaluation.
+
+    Args:
+        modalities: those shown. permute: a modality that each world takes from another world instead, which breaks
+            its link to the truth and keeps its distribution.
+        assessments: whether the language targets follow the contexts.
+    """
+    shown = [name in modalities for name in MODALITIES]
+    elsewhere = np.random.default_rng(0).permutation(size)
+    indices = [list(range(start, min(start + batch_size, size))) for start in range(0, size, batch_size)]
+    others = store.fetch([[int(elsewhere[i]) for i in chunk] for chunk in indices]) if permute else None
+    for rows in store.fetch(indices):
+        sources = hide(rows, [shown] * len(rows), store.absent)
+        if permute and others is not None:
+            column = MODALITIES.index(permute)
+            for four, other in zip(sources, next(others), strict=True):
+                four[column] = other
+        yield store.merge(rows, sources, assessments=assessments)
+
+
+def host_of(sample: Sample) -> str:
+    """The star a world belongs to, by its provenance; worlds that name none stand for themselves."""
+    return str(sample.provenance.get("host", sample.world_id))
+
+
+def _choose_cache(size: int, device: torch.device) -> str:
+    """The fastest place with room for `size` bytes."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if size < ROOM * free:
+            return "device"
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return "memory" if size < ROOM * memory else "none"
+
+
+def _pad(tensors: Sequence[Tensor], value: float = 0) -> Tensor:
+    """[B, longest, …] with `value` behind the shorter ones; bool stays bool."""
+    return torch.nn.utils.rnn.pad_sequence(list(tensors), batch_first=True, padding_value=value)
+
+
+def _merge_text(contexts: Sequence[Row], rows: Sequence[Row], pad_id: int, assessments: bool) -> dict[str, Tensor]:
+    """Contexts and language targets → the four [B, S] tensors of `MultiModalBatch`."""
+    pairs = [(a.context, b.target if assessments else b.target[:0]) for a, b in zip(contexts, rows, strict=True)]
+    yes, no = (torch.full_like(pairs[0][0], flag, dtype=torch.bool)[:1] for flag in (True, False))
+    return {
+        "input_ids": _pad([torch.cat(pair) for pair in pairs], pad_id),
+        "attention_mask": _pad([yes.expand(len(c) + len(t)) for c, t in pairs]),
+        "context_mask": _pad([torch.cat([yes.expand(len(c)), no.expand(len(t))]) for c, t in pairs]),
+        "lm_labels": _pad([torch.cat([torch.full_like(c, IGNORED), t]) for c, t in pairs], IGNORED),
+    }
+
+
+def _merge_climates(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Cubes of one shape, with zeros on the same grid where a world has none (its mask says so)."""
+    shown = [row for row in rows if row.present[2]]
+    shapes = {tuple(row.batch.climate.shape[1:]) for row in shown}
+    if len(shapes) > 1:
+        raise InputError(f"Sample.climate: expected one cube shape (V, T, P, Y, X) per batch, found {sorted(shapes)}")
+    like = shown[0] if shown else rows[0]
+    grids = [row if row.present[2] else like for row in rows]
+    cubes = [row.batch.climate if row.present[2] else torch.zeros_like(like.batch.climate) for row in rows]
+    return {
+        "climate": torch.cat(cubes),
+        **{name: torch.cat([getattr(row.batch, name) for row in grids]) for name in CLIMATE_COORDINATES},
+        **{name: torch.cat([getattr(row.batch, name) for row in rows]) for name in CLIMATE_SCALARS},
+    }

@@ -1,0 +1,291 @@
+"""The training loop, from a folder of worlds to a run folder."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from astrobio.batch import IGNORED, Collator, Sample, Statistics
+from astrobio.dataset.reader import WorldDataset
+from astrobio.dataset.tokenizer import WorldTokenizer
+from astrobio.errors import InputError
+from astrobio.losses import count_targets
+from astrobio.system.unified import UnifiedMultiModalSystem
+from astrobio.training.checkpoint import (
+    read_json,
+    read_run,
+    restore_checkpoint,
+    save_checkpoint,
+    save_weights,
+    write_json,
+)
+from astrobio.training.config import RunConfig, TrainingConfig, choose_device
+from astrobio.training.feed import Feed, Store, sweep
+from astrobio.training.gradients import gradient_policy
+from astrobio.training.monitor import Monitor
+from astrobio.training.optim import build_optimizer, learning_rate, set_learning_rate
+from astrobio.training.step import StepResult, forward_loss, gradient_norms, train_step
+
+FITTED_WORLDS = 1024  # training worlds, evenly spaced, that tokenizer and statistics are fitted to
+MAIN_LOSSES = ("total", "classification", "language", "graph_links")  # shown beside the progress bar
+FREE_KEYS = ("device", "cache", "workers", "log_every", "keep", "checkpoint_every")  # may differ when resuming
+
+
+@dataclass
+class Progress:
+    """Where a run stands, besides its weights."""
+
+    step: int = 0
+    best: float = float("inf")
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+
+class Stores(NamedTuple):
+    """Prepared worlds of the two splits that training reads."""
+
+    train: Store
+    validation: Store
+
+
+def train(
+    config: RunConfig,
+    data_dir: Path | str,
+    run_dir: Path | str,
+    *,
+    console: Console | None = None,
+    stores: Stores | None = None,
+    like: Path | None = None,
+    label: str = "train",
+) -> Progress:
+    """Train a system, or continue where an earlier call stopped; the best weights end in `RUN/model.safetensors`.
+
+    Args:
+        stores: prepared worlds of an earlier run on the same data, to save preparing them again.
+        like: a run on the same data whose tokenizer and statistics are taken. label: name of the progress bar.
+
+    Raises:
+        InputError: no worlds, a run folder of another configuration, or a loss that stays non-finite.
+    """
+    run_dir, console, settings = Path(run_dir), console or Console(stderr=True), config.training
+    device = choose_device(settings.device)
+    prepare_run(config, data_dir, run_dir, console, like)
+    train_store, validation_store = stores or open_stores(run_dir, data_dir, settings, device)
+    feed = build_feed(train_store, settings)
+
+    seed_everything(settings.seed)
+    system = UnifiedMultiModalSystem(config.system).to(device)
+    optimizer = build_optimizer(system, settings)
+    policy = gradient_policy("keep", optimizer, settings.clip)
+    progress = resume(run_dir, system, optimizer, console)
+
+    batches = feed.stream(start=progress.step * settings.accumulation)
+    with Monitor(run_dir, progress.step, settings.steps, console, label) as monitor:
+        while progress.step < settings.steps:
+            micro_batches = list(islice(batches, settings.accumulation))
+            set_learning_rate(optimizer, learning_rate(progress.step, settings))
+            result = train_step(system.train(), policy, micro_batches, config.loss, settings.precision)
+            progress.step += 1
+            note_skipped(result, progress, settings, monitor)
+            if is_due(progress.step, settings.log_every, settings.steps):
+                report(result, progress, settings, monitor)
+            if settings.gradient_norms_every and progress.step % settings.gradient_norms_every == 0:
+                norms = gradient_norms(system, micro_batches[0], config.loss, settings.precision)
+                monitor.record(progress.step, "gradient_norms", norms)
+            if is_due(progress.step, settings.validate_every or steps_per_epoch(feed, settings), settings.steps):
+                keep_if_best(system, validation_store, config, run_dir, progress, monitor)
+            if is_due(progress.step, settings.checkpoint_every, settings.steps):
+                save_checkpoint(run_dir, progress.step, system, optimizer, asdict(progress), settings.keep)
+    return progress
+
+
+def prepare_run(
+    config: RunConfig, data_dir: Path | str, run_dir: Path, console: Console, like: Path | None = None
+) -> None:
+    """Fit tokenizer and statistics to training worlds and write what the run is; an existing run must be the same.
+
+    Raises:
+        InputError: no worlds, or the folder holds a run of another configuration.
+    """
+    if (run_dir / "config.json").is_file():
+        _require_same(RunConfig.from_dict(read_json(run_dir / "config.json")), config, run_dir)
+        return
+    if like is not None:
+        _, tokenizer, statistics = read_run(like)
+    else:
+        with console.status("fitting tokenizer and statistics to the training worlds"):
+            tokenizer, statistics = _fit(WorldDataset(data_dir, "train"), config, data_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(run_dir / "tokenizer.json")
+    write_json(run_dir / "statistics.json", statistics.to_dict())
+    write_json(run_dir / "config.json", config.to_dict())  # last: its presence says that the others are whole
+
+
+def open_stores(run_dir: Path, data_dir: Path | str, settings: TrainingConfig, device: torch.device) -> Stores:
+    """Training and validation worlds as this run's tokenizer and statistics prepare them."""
+    return Stores(*(open_store(run_dir, data_dir, split, settings, device) for split in ("train", "validation")))
+
+
+def open_store(
+    run_dir: Path, data_dir: Path | str, split: str, settings: TrainingConfig, device: torch.device
+) -> Store:
+    """One split as this run's tokenizer and statistics prepare it."""
+    _, tokenizer, statistics = read_run(run_dir)
+    collator = Collator(tokenizer, statistics, settings.max_length)
+    return Store(WorldDataset(data_dir, split), collator, device, settings.cache, settings.workers)
+
+
+def build_feed(store: Store, settings: TrainingConfig) -> Feed:
+    """The stream of training batches that the settings describe."""
+    return Feed(store, settings.batch_size, settings.seed, settings.modality_dropout, settings.modalities)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def resume(
+    run_dir: Path, system: UnifiedMultiModalSystem, optimizer: torch.optim.Optimizer, console: Console
+) -> Progress:
+    """Load the newest checkpoint if there is one."""
+    found = restore_checkpoint(run_dir, system, optimizer)
+    if found is None:
+        return Progress()
+    progress = Progress(**found[1])
+    console.print(f"resuming {run_dir} after step {progress.step}", highlight=False)
+    return progress
+
+
+def steps_per_epoch(feed: Feed, settings: TrainingConfig) -> int:
+    """Optimizer steps in one pass over the training worlds, at least 1."""
+    return max(1, feed.batches_per_epoch // settings.accumulation)
+
+
+def is_due(step: int, every: int, total: int) -> bool:
+    """Every so many steps and after the last."""
+    return step % every == 0 or step == total
+
+
+def note_skipped(result: StepResult, progress: Progress, settings: TrainingConfig, monitor: Monitor) -> None:
+    """Count and say skipped steps.
+
+    Raises:
+        InputError: `max_bad_steps` in a row.
+    """
+    if not result.skipped:
+        progress.skipped_in_a_row = 0
+        return
+    progress.skipped += 1
+    progress.skipped_in_a_row += 1
+    monitor.say(f"step {progress.step} skipped: {result.skipped}")
+    monitor.record(progress.step, "skipped", {"reason": result.skipped, "count": progress.skipped})
+    if progress.skipped_in_a_row >= settings.max_bad_steps:
+        raise InputError(
+            f"training stopped: {progress.skipped_in_a_row} steps in a row were not finite, the last because "
+            f"{result.skipped}; lower training.lr (now {settings.lr:g}) or set training.precision=fp32"
+        )
+
+
+def report(result: StepResult, progress: Progress, settings: TrainingConfig, monitor: Monitor) -> None:
+    """Log a step's losses and move the bar."""
+    speed = monitor.steps_per_second(progress.step)
+    monitor.advance(progress.step, {name: result.losses[name] for name in MAIN_LOSSES if name in result.losses})
+    values = {
+        **result.losses,
+        "gradient_norm": result.gradient_norm,
+        "lr": learning_rate(progress.step - 1, settings),
+        "worlds_per_second": speed * settings.batch_size * settings.accumulation,
+    }
+    monitor.record(progress.step, "train", values)
+
+
+def keep_if_best(
+    system: UnifiedMultiModalSystem,
+    store: Store,
+    config: RunConfig,
+    run_dir: Path,
+    progress: Progress,
+    monitor: Monitor,
+) -> None:
+    """Validate, and keep the weights if they are the best so far."""
+    scores = validate(system, store, config)
+    monitor.record(progress.step, "validation", scores)
+    monitor.say(
+        f"step {progress.step}: validation accuracy {scores['accuracy']:.3f}, "
+        f"classification {scores.get('classification', float('nan')):.3f}, total {scores['total']:.3f}"
+    )
+    score = scores.get(config.training.select, scores["total"])
+    if score < progress.best:
+        progress.best = score
+        save_weights(system, run_dir / "model.safetensors")
+        write_json(run_dir / "best.json", {"step": progress.step, **scores})
+
+
+@torch.no_grad()
+def validate(system: UnifiedMultiModalSystem, store: Store, config: RunConfig) -> dict[str, float]:
+    """Every loss part over the whole split, and the accuracy, with the run's modalities and no dropout."""
+    settings = config.training
+    system.eval()
+    weights = config.loss.of_parts()
+    sums, counts = ({name: torch.zeros((), device=store.device) for name in weights} for _ in range(2))
+    right, known = (torch.zeros((), device=store.device) for _ in range(2))
+    for batch in sweep(store, len(store), batch_size=settings.batch_size, modalities=settings.modalities):
+        outputs, loss = forward_loss(system, batch, config.loss, dict.fromkeys(weights, 1.0), settings.precision)
+        for name, count in count_targets(batch).items():
+            sums[name] += loss.parts.get(name, 0.0)
+            counts[name] += count
+        labelled = batch.labels != IGNORED
+        right += (outputs.state_logits.argmax(dim=-1) == batch.labels)[labelled].sum()
+        known += labelled.sum()
+    parts = {name: float(sums[name] / counts[name].clamp_min(1.0)) for name, weight in weights.items() if weight}
+    total = sum(weights[name] * value for name, value in parts.items())
+    return {"total": total, **parts, "accuracy": float(right / known.clamp_min(1.0))}
+
+
+def _fit(worlds: WorldDataset, config: RunConfig, data_dir: Path | str) -> tuple[WorldTokenizer, Statistics]:
+    """Tokenizer and statistics of up to `FITTED_WORLDS` training worlds."""
+    if len(worlds) == 0:
+        raise InputError(f"{data_dir}: expected worlds in the train split, found none; run `astrobio simulate` first")
+    texts: list[str] = []
+
+    def visit() -> Iterator[Sample]:
+        for index in np.linspace(0, len(worlds) - 1, min(FITTED_WORLDS, len(worlds))).astype(int):
+            sample = worlds[int(index)]
+            texts.extend(text for text in (sample.context, sample.assessment) if text is not None)
+            yield sample
+
+    statistics = Statistics.fit(visit())
+    return WorldTokenizer.train(texts, config.system.decoder.vocabulary), statistics
+
+
+def _require_same(old: RunConfig, new: RunConfig, run_dir: Path) -> None:
+    """Refuse to continue a run under other settings, except for those that change no result."""
+    before, now = _leaves(old.to_dict()), _leaves(new.to_dict())
+    for key in sorted(before.keys() | now.keys()):
+        if key.removeprefix("training.") not in FREE_KEYS and before.get(key) != now.get(key):
+            raise InputError(
+                f"{run_dir}: holds a run with {key}={before.get(key)}, found {now.get(key)}; give another --out, or the "
+                "same settings to resume"
+            )
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        out |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: _plain(value)}
+    return out
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
