@@ -23,7 +23,6 @@ SOLAR_NUV = 20.8  # W/m² at 1 solar constant, 200–310 nm (as in worlds.stars)
 OXIC_CH4 = 1.1e-6
 OXIC_CH4_CAP = 5e-3  # the model does not converge above
 OXIC_SPREAD = (0.7, 0.3)  # dex, below and from 3850 K: runs around late M dwarfs are extrapolated
-OXIC_CO_LIFETIME = np.array([(2900.0, 86.0), (3850.0, 3.7), (4230.0, 2.5), (5100.0, 0.44), (5780.0, 0.22)])  # K, yr
 
 # Anoxic CH4: Teff K, flux (molecules/cm²/s) that holds 1e-3. Geometric means of Atmos (Sun 3.3e11, K6V 1.3e11,
 # TRAPPIST-1 4.2e11) and Photochem (Sun 1.04e11, TRAPPIST-1 1.8e11; Wogan et al. 2026, arXiv:2604.21848, anchor:
@@ -76,12 +75,6 @@ def anoxic_methane(flux: float, star: Star, *, column: float = 1.0) -> float:
     ratio = flux * units.TMOL_PER_YEAR / column / _interpolate(star.teff, ANOXIC_FLUX)
     knee = 10**-0.5  # the flux of 1e-4 in units of that of 1e-3
     return float(min(1e-3 * ratio**2 if ratio > knee else 1e-4 * ratio / knee, ANOXIC_CH4_CAP))
-
-
-def oxic_carbon_monoxide(flux: float, star: Star, *, column: float = 1.0) -> float:
-    """CO volume fraction at 1 PAL from a surface flux in Tmol/yr: flux × lifetime / column."""
-    lifetime = _interpolate(star.teff, OXIC_CO_LIFETIME) * units.YEAR
-    return float(flux * units.TMOL_PER_YEAR * lifetime / (AIR_COLUMN * column))
 
 
 def ozone_column(o2_pal: float, star: Star) -> float:

@@ -151,7 +151,7 @@ def _user_tables(folder: Path, wavelength: np.ndarray) -> dict[str, np.ndarray]:
     previous = GlobalCache()["xsec_path"]
     try:
         OpacityCache().set_opacity_path(str(folder))
-        for gas in OpacityCache().find_list_of_molecules():
+        for gas in OpacityCache().find_list_of_molecules() or []:
             if gas not in columns:
                 columns[gas] = _tabulate(OpacityCache()[gas], wavelength)
     finally:

@@ -163,7 +163,8 @@ def _provenance(index: int, seed: int, settings: SimulationSettings, scenario: S
     }  # fmt: skip
     return {
         "source": "astrobio.worlds", "version": __version__, "seed": seed, "index": index, "star": star.name,
-        "packages": dict(package_versions()), "transits": settings.transits, "floor": settings.floor, "gcm": settings.gcm,
+        "packages": dict(package_versions()), "transits": settings.transits, "floor": settings.floor,
+        "gcm": settings.gcm,
         "climate_seed": scenario.climate_seed, "noise_seed": scenario.noise_seed, "truth": truth,
     }  # fmt: skip
 

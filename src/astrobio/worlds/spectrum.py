@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -148,7 +149,7 @@ class TableAbsorption(Contribution):
         super().__init__("TableAbsorption")
         self._tables = tables
 
-    def prepare_each(self, model, wngrid):
+    def prepare_each(self, model: Any, wngrid: np.ndarray):
         layers = np.zeros(model.nLayers)
         active = set(model.chemistry.activeGases)
         profile = model.chemistry.get_gas_mix_profile
@@ -174,8 +175,8 @@ class LimbModel(TransmissionModel):
         bounds = radius + self.altitude_boundaries  # [L + 1] m
         tangent = (bounds[1:] + bounds[:-1]) / 2
         paths = chord_lengths(bounds, tangent) * self.densityProfile  # [L, L] molecules/m²
-        section = np.sum([part.sigma_xsec for part in self.contribution_list], axis=0, dtype=np.float32)
-        tau = (paths.astype(np.float64) @ section.astype(np.float64)).astype(np.float32)  # [L, W]
+        section = sum(np.asarray(part.sigma_xsec, dtype=np.float32) for part in self.contribution_list)
+        tau = paths.astype(np.float32) @ section  # [L, W]
         clear = (1.0 - self._cover.astype(np.float32))[:, None] * np.exp(-tau)
         rings = 2.0 * tangent * np.diff(bounds)  # [L] m²/π
         area = radius**2 + rings.sum() - rings @ clear.astype(np.float64)
