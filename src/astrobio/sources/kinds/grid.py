@@ -1,0 +1,152 @@
+"""Gridded data: OPeNDAP, S3 (Zarr or netCDF) and plain HTTPS, opened lazily with xarray; only the selection is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import xarray as xr
+
+from astrobio.errors import InputError
+from astrobio.sources.client import Request, Session, open_bucket
+from astrobio.sources.download import download
+from astrobio.sources.errors import OfflineError, PayloadError
+from astrobio.sources.kinds.base import Progress, Rejected, Source
+from astrobio.sources.payload import reading
+from astrobio.sources.record import Provenance, Record, now, sha256_file
+from astrobio.sources.redact import redact
+
+LARGEST = 2 * 2**30  # bytes of a selection once read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(Source):
+    """Gridded files below a base address.
+
+    A query is `PATH?variables=a,b&NAME=low:high&NAME=index…`: a file, and what to take of it. `low:high` selects by
+    coordinate, `@low:high` by index.
+
+    Args:
+        protocol: "opendap", "s3" or "https". endpoint: of an S3 service that is not Amazon's.
+    """
+
+    protocol: str = "opendap"
+    endpoint: str = ""
+
+    def parts(self, query: str) -> tuple[str, dict[str, str]]:
+        """Path and selection of a query."""
+        path, _, selection = query.strip().partition("?")
+        if not re.fullmatch(r"[\w./+\-:]+", path) or ".." in path or path.startswith("/"):
+            raise InputError(f"{self.name}: expected a query such as {self.example!r}, found {query[:80]!r}")
+        return path, dict(parse_qsl(selection, keep_blank_values=True))
+
+    def request(self, query: str) -> Request:
+        return Request("GET", self.url(self.parts(query)[0]))
+
+    def records(self, query: str, session: Session, limit: int, progress: Progress) -> Iterator[Record | Rejected]:
+        path, selection = self.parts(query)
+        key = hashlib.sha256(f"{self.base}|{query}".encode()).hexdigest()[:24]
+        target = Path(session.settings_.cache_dir) / self.name / "files" / f"{self.name}-{key}.nc"
+        cached = target.is_file()
+        if not cached:
+            if session.settings_.offline:
+                raise OfflineError(
+                    f"{self.name}: ASTROBIO_OFFLINE is on and the cache lacks {query}; run the same command online once"
+                )
+            progress(f"{self.name}: opening {path}", 0, None)
+            with reading(self.name, "a gridded file"), self._open(path, session, progress) as dataset:
+                _write(_select(dataset, selection, self.name), target, self.name)
+        provenance = Provenance(
+            url=redact(self.url(path)), query=query, retrieved_at=now(), sha256=sha256_file(target),
+            size=target.stat().st_size, from_cache=cached, citation=self.citation,
+        )  # fmt: skip
+        yield Record(self.name, path, self.modality, target, provenance, self.licence)
+
+    def _open(self, path: str, session: Session, progress: Progress) -> xr.Dataset:
+        """The remote file, lazily where the protocol allows."""
+        if self.protocol == "opendap":
+            url = self.url(path)
+            session.fetch(Request("GET", f"{url}.dds"))  # reports a missing file in plain words
+            return xr.open_dataset(url, engine="pydap", session=session)
+        if self.protocol == "s3" and path.rstrip("/").endswith(".zarr"):
+            return xr.open_zarr(self._bucket(session).get_mapper(self._key(path)), consolidated=None)
+        if self.protocol == "s3":
+            local = Path(session.settings_.cache_dir) / self.name / "incoming" / path
+            local.parent.mkdir(parents=True, exist_ok=True)
+            self._bucket(session).get_file(self._key(path), str(local))
+            return xr.open_dataset(local, engine="netcdf4")
+        local = Path(session.settings_.cache_dir) / self.name / "whole" / path
+        return xr.open_dataset(download(session, self.request(path), local, progress=progress).path, engine="netcdf4")
+
+    def _bucket(self, session: Session) -> Any:
+        return open_bucket(session, self.endpoint)
+
+    def _key(self, path: str) -> str:
+        return f"{urlsplit(self.base).netloc}{urlsplit(self.base).path.rstrip('/')}/{path}"
+
+
+def _select(dataset: xr.Dataset, selection: dict[str, str], where: str) -> xr.Dataset:
+    """The named variables and ranges, still unread.
+
+    Raises:
+        InputError: an unknown variable or dimension, or a range that is not one. PayloadError: more than `LARGEST`.
+    """
+    names = [name for name in selection.pop("variables", "").split(",") if name]
+    unknown = [name for name in names if name not in dataset.variables]
+    if unknown:
+        raise InputError(
+            f"{where}: expected variables among {sorted(map(str, dataset.data_vars))[:20]}, found {unknown}"
+        )
+    chosen = dataset[names] if names else dataset
+    for name, text in selection.items():
+        if name not in chosen.dims:
+            raise InputError(f"{where}: expected a dimension among {sorted(map(str, chosen.dims))}, found {name!r}")
+        chosen = _cut(chosen, name, text, where)
+    if chosen.nbytes > LARGEST:
+        raise InputError(
+            f"{where}: the selection has {chosen.nbytes / 2**30:.1f} GiB, at most {LARGEST / 2**30:.0f}; narrow it"
+        )
+    return chosen
+
+
+def _cut(dataset: xr.Dataset, name: str, text: str, where: str) -> xr.Dataset:
+    by_index = text.startswith("@")
+    low, colon, high = text.removeprefix("@").partition(":")
+    try:
+        if by_index:
+            return dataset.isel({name: slice(int(low), int(high)) if colon else [int(low)]})
+        if not colon:
+            return dataset.sel({name: [_bound(low)]}, method="nearest")
+        axis = dataset[name].values
+        bounds = (_bound(low), _bound(high))
+        return dataset.sel({name: slice(*(bounds if axis[0] <= axis[-1] else bounds[::-1]))})
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise InputError(f"{where}: {name}={text!r} selects nothing ({str(error)[:100]})") from None
+
+
+def _bound(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _write(dataset: xr.Dataset, target: Path, where: str) -> None:
+    """Read the selection and keep it as netCDF; the name appears only when the file is whole."""
+    loaded = dataset.load()
+    if not loaded.data_vars:
+        raise PayloadError(f"{where}: expected a gridded file with variables, found none")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    for variable in loaded.variables.values():
+        variable.encoding = {
+            k: v for k, v in variable.encoding.items() if k in ("units", "calendar", "_FillValue", "dtype")
+        }
+    loaded.to_netcdf(partial, engine="netcdf4")
+    os.replace(partial, target)
