@@ -149,14 +149,9 @@ def _reader(path: Path, data: xr.Dataset) -> _Reader:
     down, up = (find(data, HELPERS[f"toa_{way}_shortwave_flux"], levels=False) for way in ("incoming", "outgoing"))
     if "toa_net_downward_shortwave_flux" not in terms and down and up:
         terms["toa_net_downward_shortwave_flux"] = ((1.0, down, "W m-2"), (-1.0, up, "W m-2"))
-    missing = [name for name in REQUIRED if name not in terms]
-    if missing:
-        raise InputError(
-            f"{path}: expected at least surface_temperature and air_temperature on levels, found no "
-            f"{' and no '.join(missing)} among "
-            f"{', '.join(sorted(map(str, data.data_vars))) or 'no variables'}; "
-            f"name it by its CF standard_name or one of {', '.join(VARIABLES[missing[0]].aliases)}"
-        )
+    for name in REQUIRED:
+        if name not in terms:
+            raise _missing(path, data, name)
     main = terms["air_temperature"][0][1]
     surface = find(data, HELPERS["surface_air_pressure"], levels=False)
     reader = _Reader(
@@ -167,6 +162,22 @@ def _reader(path: Path, data: xr.Dataset) -> _Reader:
             f"{path}: expected surface_air_pressure beside {reader.column.kind} levels, found none; add it (ps, Pa)"
         )
     return reader
+
+
+def _missing(path: Path, data: xr.Dataset, name: str) -> InputError:
+    """What to say of a file without a variable that a cube needs."""
+    axes = "axes time, latitude, longitude" + (" and levels" if name == "air_temperature" else "")
+    other = find(data, VARIABLES[name])
+    if other is not None:
+        return InputError(
+            f"{path}: {name}: expected {axes}, found {other!r} with {', '.join(map(str, data[other].dims)) or 'none'}; "
+            "give the whole field on latitudes and longitudes in degrees"
+        )
+    found = ", ".join(sorted(map(str, data.data_vars)))[:400] or "no variables"
+    return InputError(
+        f"{path}: expected surface_temperature and air_temperature at least, found no {name} among {found}; add it, "
+        f"with that standard_name or named {VARIABLES[name].aliases[0]}"
+    )
 
 
 @dataclass(frozen=True)

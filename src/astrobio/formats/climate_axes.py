@@ -47,7 +47,7 @@ def dims_of(data: xr.Dataset, name: str, kind: str) -> list[str]:
 
 
 def find(data: xr.Dataset, names: Names, *, levels: bool | None = None) -> str | None:
-    """The variable called so, by standard name first; with or without a vertical axis where that is asked for."""
+    """The variable called so, by standard_name first; with or without a vertical axis where that is asked for."""
 
     def fits(name: str) -> bool:
         return levels is None or bool(dims_of(data, name, "level")) == levels
@@ -56,7 +56,7 @@ def find(data: xr.Dataset, names: Names, *, levels: bool | None = None) -> str |
         for name, variable in data.variables.items():
             if variable.attrs.get("standard_name") == standard and fits(str(name)):
                 return str(name)
-    return next((alias for alias in names.aliases if alias in data.variables and fits(alias)), None)
+    return next((n for n in (*names.standard, *names.aliases) if n in data.variables and fits(n)), None)
 
 
 @dataclass(frozen=True)
