@@ -312,10 +312,10 @@ def test_real_reanalysis_winds(tmp_path: Path) -> None:
     scale = winds["u"].attrs.get("scale_factor", 1.0)
     truth = (winds["u"].astype(float) * scale + winds["u"].attrs.get("add_offset", 0.0)).drop_attrs()
     full = truth.to_dataset(name="u")
-    full["level"].attrs["units"] = "millibars"
     full["u"].attrs.update(units="m s**-1", standard_name="eastward_wind")
     full["t"] = xr.full_like(truth, 250.0).assign_attrs(units="K")
     full["skt"] = xr.full_like(truth.isel(level=0, drop=True), 280.0).assign_attrs(units="K")
+    full = full.assign_coords(level=full["level"].assign_attrs(units="millibars"))
     cube = read_climate(_saved(tmp_path, full, "full.nc"))
     assert cube.time_kind == "months" and cube.shape[1] == 2
     jet = cube.fields["eastward_wind"][0, 6].mean(axis=-1)  # January, 281 hPa-like level
