@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from astrobio.cli_sources import app as sources_app
 from astrobio.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(stderr=True)
+app.add_typer(sources_app, name="sources")
 
 
 @app.callback()
 def _root() -> None:
     """Is this world inhabited? Joint learning on text, spectra, climates and metabolisms."""
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path] | None, typer.Argument(help="netCDF, Zarr, spectra, SBML, JSON, VOTable, CSV …")] = None,
+    json: Annotated[Path | None, typer.Option(help="write the report as JSON")] = None,
+    html: Annotated[Path | None, typer.Option(help="write the report as a page")] = None,
+    quarantine: Annotated[Path | None, typer.Option(help="folder for what was not accepted, with reasons")] = None,
+    strict: Annotated[bool, typer.Option(help="no allowance for model dialects")] = False,
+    units: Annotated[str | None, typer.Option(help="for spectra without: wavelength=um,depth=ppm")] = None,
+    by: Annotated[str | None, typer.Option(help="who asks, for the provenance [login name]")] = None,
+    timeout: Annotated[float, typer.Option(help="seconds a file may take")] = 600.0,
+    memory: Annotated[float, typer.Option(help="GB a file may take")] = 4.0,
+    rules: Annotated[bool, typer.Option("--rules", help="list the rules and stop")] = False,
+) -> None:
+    """Check files against community standards and physics. Exit: 0 accept, 1 quarantine, 2 reject."""
+    from astrobio.quality.command import run_validate
+
+    raise typer.Exit(run_validate(files or [], json, html, quarantine, strict, units, by, timeout, memory, rules))
 
 
 def main() -> None:

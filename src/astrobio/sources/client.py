@@ -43,6 +43,7 @@ RETRIED = frozenset({429, 500, 502, 503, 504})
 RETRIED_POST = frozenset({429, 503})  # the server says it did not take the request
 LONGEST_WAIT = 120.0  # s; a longer Retry-After is reported instead of waited for
 KEPT_HEADERS = (
+    "Retry-After",
     "Content-Type",
     "Link",
     "ETag",
@@ -245,9 +246,7 @@ class _Wire(requests.Session):
         response.close()
         guard_xml(content, self.source)
         headers = {k: redact(response.headers[k]) for k in KEPT_HEADERS if k in response.headers}
-        response.headers = CaseInsensitiveDict({**headers, "Content-Length": str(len(content))}) | {
-            k: v for k, v in response.headers.items() if k in ("Retry-After", "Date")
-        }
+        response.headers = CaseInsensitiveDict({**headers, "Content-Length": str(len(content))})
         response._content, response._content_consumed = content, True  # type: ignore[attr-defined]
         response.raw = HTTPResponse(
             body=io.BytesIO(content), headers=dict(response.headers), status=response.status_code,
@@ -400,5 +399,11 @@ def open_bucket(session: Session, endpoint: str = "") -> Any:
         "connect_timeout": session.settings_.timeout,
     }
     return s3fs.S3FileSystem(
-        **keys, endpoint_url=endpoint or None, config_kwargs=config, skip_instance_cache=True, use_listings_cache=False
+        key=user,
+        secret=secret,
+        anon=grant is None,
+        endpoint_url=endpoint or None,
+        config_kwargs=config,
+        skip_instance_cache=True,
+        use_listings_cache=False,
     )

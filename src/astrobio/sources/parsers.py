@@ -138,7 +138,7 @@ def kegg_entries(content: bytes, where: str) -> list[dict[str, Any]]:
             raise PayloadError(f"{where}: expected ENTRY at the head of a record, found {entry[:40]!r}")
         kind = match[2].lower()
         with reading(where, f"a KEGG {kind}"):
-            rows.append({"entry": match[1], "kind": kind, **_kegg_fields(entry), **_kegg_parsed(entry, kind)})
+            rows.append({"entry": match[1], "kind": kind, "fields": _kegg_fields(entry), **_kegg_parsed(entry, kind)})
     return rows
 
 
@@ -149,16 +149,15 @@ def _kegg_split(text: str, where: str) -> Iterator[str]:
     yield from (entry.strip("\n") for entry in entries if entry.strip())
 
 
-def _kegg_fields(entry: str) -> dict[str, Any]:
-    """Every field as its lines, the first twelve columns being the field's name."""
+def _kegg_fields(entry: str) -> dict[str, list[str]]:
+    """Every field as its lines, the first twelve columns being the field's name (what `formats.kegg` works on)."""
     fields: dict[str, list[str]] = {}
     name = ""
-    for line in entry.splitlines()[1:]:
-        name = line[:12].strip() or name
-        fields.setdefault(name.lower(), []).append(line[12:].strip())
-    return {
-        key: " ".join(value) if key in ("equation", "definition", "formula") else value for key, value in fields.items()
-    }
+    for line in entry.splitlines():
+        head = line[:12].strip()
+        name = head if head and not line[0].isspace() else name
+        fields.setdefault(name, []).append(line[12:].rstrip() if not head or not line[0].isspace() else line.strip())
+    return fields
 
 
 def _kegg_parsed(entry: str, kind: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from astrobio import __version__
+from astrobio.errors import InputError
 
 Modality = Literal["text", "spectrum", "climate", "metabolism", "catalogue"]
 EvidenceKind = Literal["recorded answers", "schema", "real server", "mock contract"]
@@ -87,13 +88,14 @@ class Answer:
     def save(self, folder: Path) -> Path:
         """Write `records.jsonl`, `answer.json` and the files into `folder`, which appears only when whole.
 
-        An existing folder of an earlier fetch is replaced; any other non-empty folder is refused.
+        An existing folder of an earlier fetch is replaced.
+
+        Raises:
+            InputError: the folder holds something else.
         """
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()) and not (folder / "answer.json").exists():
-            raise FileExistsError(
-                f"--out {folder}: expected a new folder or one of an earlier fetch, found other files"
-            )
+            raise InputError(f"--out {folder}: expected a new folder or one of an earlier fetch, found other files")
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         self._write(building)

@@ -92,7 +92,8 @@ class Source(ABC):
         """Who, what, when and the checksum of an answer."""
         return Provenance(
             url=redact(response.url), query=query, retrieved_at=_retrieved_at(response),
-            sha256=sha256(response.content), size=len(response.content), from_cache=bool(getattr(response, "from_cache", False)),
+            sha256=sha256(response.content), size=len(response.content),
+            from_cache=bool(getattr(response, "from_cache", False)),
             method=response.request.method or "GET", citation=self.citation,
         )  # fmt: skip
 

@@ -77,10 +77,10 @@ class FileSet(Source):
         keeper = pooch.create(folder, base_url=self.base.rstrip("/") + "/", registry={path: checksum or None})
         fresh: list[Downloaded] = []
 
-        def pull(url: str, output_file: Any, pooch: Any, check_only: bool = False) -> None:
-            got = download(session, Request("GET", url), incoming, checksum=checksum, progress=progress)
+        def pull(fname: str, action: Any, pooch: Any, *, check_only: bool | None = None) -> Any:
+            got = download(session, Request("GET", fname), incoming, checksum=checksum, progress=progress)
             os.replace(note_of(incoming), note_of(target))
-            os.replace(incoming, output_file)
+            os.replace(incoming, action)
             fresh.append(replace(got, path=target))
 
         keeper.fetch(path, downloader=pull)
