@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -34,6 +34,7 @@ DEFAULT_CUBE = (1, 10, 32, 64)  # T, P, Y, X of the stand-in cube where no world
 DEFAULT_ENCODINGS = 16  # structural encodings of the stand-in graph where no world of a batch has a metabolism
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What collation needs of a tokenizer."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -77,6 +77,6 @@ def pad_graphs(
     return padded, visible
 
 
-def per_graph_sum(values: Float[Tensor, "N *rest"], graph: Int[Tensor, "N"], graphs: int) -> Float[Tensor, "B *rest"]:
+def per_graph_sum(values: Shaped[Tensor, "N *rest"], graph: Int[Tensor, "N"], graphs: int) -> Shaped[Tensor, "B *rest"]:
     """Sum of node (or edge) values over each graph."""
     return values.new_zeros(graphs, *values.shape[1:]).index_add_(0, graph, values)

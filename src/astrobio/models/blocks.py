@@ -1,6 +1,7 @@
 """Transformer parts that every model here shares, Llama's conventions.
 
-Dimension letters: B batch, S queries, K keys, D model width, H query heads, G key-value heads, W head width, F inner width.
+Dimension letters: B batch, S queries, K keys, D model width, H query heads, G key-value heads, W head width,
+C width of the tokens attended to, Q pooled tokens.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from astrobio.models.attention_backends import AttentionKernel, causal_attention
+
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation (Zhang & Sennrich 2019, arXiv:1910.07467), computed in float32."""
+    """Root-mean-square normalisation (Zhang & Sennrich 2019, arXiv:1910.07467)."""
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -22,9 +25,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        y = x.float()
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * y.to(x.dtype)
+        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 def rotary_table(
@@ -74,8 +75,9 @@ class KeyValueCache:
 class SelfAttention(nn.Module):
     """Causal grouped-query self-attention (Ainslie et al. 2023, arXiv:2305.13245) with rotary positions."""
 
-    def __init__(self, width: int, heads: int, kv_heads: int) -> None:
+    def __init__(self, width: int, heads: int, kv_heads: int, kernel: AttentionKernel = "auto") -> None:
         super().__init__()
+        self.kernel: AttentionKernel = kernel
         self.heads, self.kv_heads, self.head_width = heads, kv_heads, width // heads
         self.q_proj = nn.Linear(width, heads * self.head_width, bias=False)
         self.k_proj = nn.Linear(width, kv_heads * self.head_width, bias=False)
@@ -98,16 +100,15 @@ class SelfAttention(nn.Module):
             )
         )
         q, k = rotate(q, *rotary), rotate(k, *rotary)
-        grouped = self.heads != self.kv_heads
         if cache is None:
-            out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+            out = causal_attention(q, k, v, self.kernel)
         else:
             assert positions is not None, "a cache needs the positions of its queries"
             cache.write(positions, k, v)
             slots = torch.arange(cache.keys.shape[2], device=x.device)
             visible = (slots <= positions[..., None])[:, None]  # [B, 1, S, K]
             out = functional.scaled_dot_product_attention(
-                q, cache.keys, cache.values, attn_mask=visible, enable_gqa=grouped
+                q, cache.keys, cache.values, attn_mask=visible, enable_gqa=self.heads != self.kv_heads
             )
         return self.o_proj(join_heads(out))
 

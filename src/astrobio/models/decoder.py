@@ -1,6 +1,7 @@
 """Llama-compatible decoder with gated cross-attention to the tokens of the other modalities.
 
-Dimension letters: B worlds, S text positions, K modality tokens, D model width, C width of modality tokens, V vocabulary.
+Dimension letters: B worlds, S text positions, K modality tokens, D model width, C width of modality tokens,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from astrobio.models.attention_backends import AttentionKernel
 from astrobio.models.blocks import CrossAttention, KeyValueCache, RMSNorm, SelfAttention, SwiGLU, rotary_table
 from astrobio.models.cross_entropy import linear_cross_entropy
 
@@ -23,6 +25,7 @@ class DecoderConfig:
         width, layers, heads, kv_heads, inner_width, vocabulary, tied, rope_theta, norm_eps: as in a Llama config.
         bridge_every: a gated cross-attention layer stands before the last of every so many layers.
         bridge_width: inner width of those layers. bridge_heads: their heads. context_width: of modality tokens.
+        attention: kernel of the causal self-attention, see `astrobio.models.attention_backends`.
     """
 
     width: int
@@ -38,6 +41,7 @@ class DecoderConfig:
     tied: bool = True
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
+    attention: AttentionKernel = "auto"
 
     @property
     def bridged_layers(self) -> tuple[int, ...]:
@@ -59,7 +63,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.self_attn = SelfAttention(config.width, config.heads, config.kv_heads)
+        self.self_attn = SelfAttention(config.width, config.heads, config.kv_heads, config.attention)
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp = SwiGLU(config.width, config.inner_width)
 
@@ -148,12 +152,12 @@ class Decoder(nn.Module):
         lm_labels: Int[Tensor, "B S"],
         context: Float[Tensor, "B K C"] | None = None,
         visible: Bool[Tensor, "B K"] | None = None,
-    ) -> tuple[DecoderOutputs, Float[Tensor, "B S-1"]]:
-        """Hidden states and −log p of each next token that has a label, 0 elsewhere; only labelled ones are computed."""
+    ) -> tuple[DecoderOutputs, Float[Tensor, "B N"]]:
+        """Hidden states and −log p of each next token that has a label, 0 elsewhere."""
         outputs = self.encode(input_ids, context, visible)
         return outputs, self.token_nll(outputs.hidden, lm_labels)
 
-    def token_nll(self, hidden: Float[Tensor, "B S D"], lm_labels: Int[Tensor, "B S"]) -> Float[Tensor, "B S-1"]:
+    def token_nll(self, hidden: Float[Tensor, "B S D"], lm_labels: Int[Tensor, "B S"]) -> Float[Tensor, "B N"]:
         """Negative log-likelihood in nats of the token after each position, float32, 0 where ignored."""
         targets = lm_labels[:, 1:]
         values = linear_cross_entropy(hidden[:, :-1].flatten(0, 1), self.head_weight, targets.flatten())

@@ -31,7 +31,7 @@ class FusionConfig:
 
 @dataclass
 class FusionOutputs:
-    """State logits [B, 6], predicted physics [B, K] (normalised), weights [B, 4], unit embeddings {modality: [B, A]}."""
+    """State logits [B, 6], physics [B, K] (normalised), weights [B, 4], unit embeddings {modality: [B, A]}."""
 
     state_logits: Float[Tensor, "B 6"]
     physics: Float[Tensor, "B K"]

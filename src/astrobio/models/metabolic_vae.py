@@ -17,9 +17,10 @@ from torch_geometric.data import Batch
 from astrobio.batch.collate import DEFAULT_ENCODINGS
 from astrobio.batch.graph import NODE_FEATURES
 from astrobio.batch.sample import GASES
-from astrobio.models.bipartite import Incidence, gather_messages, pad_graphs
+from astrobio.models.bipartite import Incidence, gather_messages, pad_graphs, per_graph_sum
 from astrobio.models.blocks import EncoderBlock, Pooling, RMSNorm
 
+GOLDEN = 0.6180339887498949  # fractional parts of its multiples fill [0, 1) evenly (Kronecker sequence)
 LOGVAR_RANGE = 8.0  # |log variance| bound; e^±8 spans any useful posterior and cannot overflow
 
 
@@ -187,16 +188,16 @@ class MetabolicVAE(nn.Module):
 
 
 def draw_compounds(graph: Batch, *, random: bool) -> Int[Tensor, "M"]:
-    """A compound of the same graph for each entry: uniform at random, or an even fixed sequence for evaluation."""
-    reaction = graph.edge_index[1]
-    owner = graph.batch[reaction]
-    compounds = torch.zeros(len(graph.ptr) - 1, dtype=torch.long, device=owner.device)
-    compounds.index_add_(0, graph.batch, (~graph.is_reaction).long())
+    """A compound of the same graph for each entry: at random, or for evaluation by a fixed even sequence per graph."""
+    owner = graph.batch[graph.edge_index[1]]
+    graphs = len(graph.ptr) - 1
+    compounds = per_graph_sum((~graph.is_reaction).long(), graph.batch, graphs)
     if random:
         place = torch.rand(len(owner), device=owner.device)
     else:
-        golden = 0.6180339887498949  # fractional parts of its multiples fill [0, 1) evenly (Kronecker sequence)
-        place = (torch.arange(1, len(owner) + 1, device=owner.device, dtype=torch.float64) * golden % 1.0).float()
+        entries = per_graph_sum(torch.ones_like(owner), owner, graphs)
+        rank = torch.arange(1, len(owner) + 1, device=owner.device) - (entries.cumsum(0) - entries)[owner]
+        place = (rank.double() * GOLDEN % 1.0).float()
     count = compounds[owner]
     return graph.ptr[owner] + torch.minimum((place * count).long(), count - 1)
 

@@ -87,7 +87,7 @@ def matched_filters(
     width: Float[Tensor, "B L"],
     anchors: Float[Tensor, "A"],
     basis: int,
-) -> tuple[Float[Tensor, "B A 2J+2"], Bool[Tensor, "B A"]]:
+) -> tuple[Float[Tensor, "B A F"], Bool[Tensor, "B A"]]:
     """Inverse-variance projections of each window: amplitudes, significances, log information, log bin width.
 
     A window is a Hann taper of half width 1.5 anchor spacings. Padding has weight 0, so neither its place nor its
@@ -115,7 +115,7 @@ def matched_filters(
     return torch.cat([features, extra], dim=-1) * seen[..., None], seen
 
 
-def _fourier(anchors: Float[Tensor, "A"]) -> Float[Tensor, "A 2F"]:
+def _fourier(anchors: Float[Tensor, "A"]) -> Float[Tensor, "A W"]:
     frequency = 2.0 ** torch.arange(FOURIER, device=anchors.device)
     angle = anchors[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -28,7 +28,7 @@ class SystemOutputs:
     """
 
     state_logits: Float[Tensor, "B 6"]
-    token_nll: Float[Tensor, "B S-1"]
+    token_nll: Float[Tensor, "B N"]
     hidden: Float[Tensor, "B S D"]
     embeddings: dict[str, Float[Tensor, "B A"]]
     modality_weights: Float[Tensor, "B 4"]

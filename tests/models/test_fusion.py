@@ -1,0 +1,64 @@
+"""Presence, adaptive weights, embeddings."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astrobio.batch import MODALITIES
+from astrobio.models.fusion import Fusion, FusionConfig, adaptive_weights, show_present
+from astrobio.models.initialise import init_weights
+
+CONFIG = FusionConfig(width=16, layers=2, heads=2, inner_width=16, alignment_width=8, context_width=12, text_width=10)
+
+
+def make_inputs(worlds: int = 3) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    tokens = {name: torch.randn(worlds, 4 + i, 12) for i, name in enumerate(MODALITIES)}
+    visible = {name: torch.ones(value.shape[:2], dtype=torch.bool) for name, value in tokens.items()}
+    return tokens, visible, torch.randn(4, 12), torch.randn(worlds, 10)
+
+
+def make_fusion() -> Fusion:
+    fusion = Fusion(CONFIG)
+    init_weights(fusion, 2)
+    return fusion.eval()
+
+
+@settings(max_examples=30, deadline=None)
+@given(present=st.lists(st.booleans(), min_size=4, max_size=4))
+def test_weights_are_shared_among_what_is_there(present: list[bool]) -> None:
+    weights = adaptive_weights(torch.randn(1, 4) * 5, torch.tensor([present]))[0]
+    assert torch.isfinite(weights).all()
+    assert not weights[~torch.tensor(present)].any()
+    torch.testing.assert_close(weights.sum(), torch.tensor(float(any(present))))
+
+
+def test_what_is_absent_cannot_be_heard() -> None:
+    fusion = make_fusion()
+    tokens, visible, absent, text = make_inputs()
+    present = torch.ones(3, 4, dtype=torch.bool)
+    present[:, 2] = False
+    before = fusion(tokens, visible, absent, present, text)
+    changed = fusion(tokens | {"climate": torch.randn(3, 6, 12)}, visible, absent, present, text)
+    assert torch.equal(before.state_logits, changed.state_logits)
+    heard = fusion(tokens | {"spectrum": torch.randn(3, 5, 12)}, visible, absent, present, text)
+    assert not torch.allclose(before.state_logits, heard.state_logits)
+
+
+def test_an_absent_modality_is_its_learned_token_and_nothing_at_all_is_finite() -> None:
+    fusion = make_fusion()
+    tokens, visible, absent, text = make_inputs()
+    nothing = torch.zeros(3, 4, dtype=torch.bool)
+    out = fusion(tokens, visible, absent, nothing, text)
+    assert torch.isfinite(out.state_logits).all()
+    assert not torch.allclose(fusion(tokens, visible, absent + 1, nothing, text).state_logits, out.state_logits)
+    context, shown = show_present(tokens, visible, absent, nothing)
+    torch.testing.assert_close(context[shown].reshape(3, 4, 12), absent.expand(3, 4, 12))
+
+
+def test_embeddings_are_unit_vectors() -> None:
+    tokens, visible, absent, text = make_inputs()
+    out = make_fusion()(tokens, visible, absent, torch.ones(3, 4, dtype=torch.bool), text)
+    for name in MODALITIES:
+        torch.testing.assert_close(out.embeddings[name].norm(dim=-1), torch.ones(3))

@@ -1,0 +1,110 @@
+"""Message passing against a dense reference, links, latent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch_geometric.data import Batch
+
+from astrobio.batch import MultiModalBatch
+from astrobio.batch.graph import dummy_data
+from astrobio.models.bipartite import Incidence, gather_messages, pad_graphs
+from astrobio.models.initialise import init_weights
+from astrobio.models.metabolic_vae import MetabolicVAE, MetabolicVAEConfig, draw_compounds
+
+CONFIG = MetabolicVAEConfig(
+    node_width=8, node_layers=2, node_inner=12, width=16, layers=1, heads=2, inner_width=16, tokens=3, latent=4,
+    edge_width=4,
+)  # fmt: skip
+
+
+@pytest.fixture
+def network() -> MetabolicVAE:
+    network = MetabolicVAE(CONFIG)
+    init_weights(network, 3)
+    return network
+
+
+@pytest.fixture
+def graph(batch: MultiModalBatch) -> Any:
+    return Batch.from_data_list(batch.graph.to_data_list()[:3])
+
+
+def test_messages_equal_a_dense_product(graph: Any) -> None:
+    n = len(graph.x)
+    incidence = Incidence.build(graph.edge_index, graph.stoichiometry, n)
+    dense = torch.zeros(2, n, n, dtype=torch.float64)  # role, receiver, sender
+    degree = torch.bincount(graph.edge_index.flatten(), minlength=n)
+    for (c, r), s in zip(graph.edge_index.T.tolist(), graph.stoichiometry.tolist(), strict=True):
+        value = abs(s) ** 0.5 / float(degree[c] * degree[r]) ** 0.5
+        dense[int(s > 0), c, r] += value
+        dense[int(s > 0), r, c] += value
+    nodes = torch.randn(n, 5, requires_grad=True)
+    found = gather_messages(nodes, incidence)
+    expected = torch.cat([dense[0].float() @ nodes, dense[1].float() @ nodes], dim=1)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(found)
+    (a,), (b,) = (torch.autograd.grad((x * weight).sum(), nodes) for x in (found, expected))
+    torch.testing.assert_close(a, b)
+
+
+def test_padding_graphs_keeps_their_nodes(graph: Any) -> None:
+    padded, visible = pad_graphs(graph.x, graph.ptr)
+    assert torch.equal(padded[visible], graph.x)
+    assert visible.sum(1).tolist() == graph.ptr.diff().tolist()
+
+
+def test_graphs_of_a_batch_do_not_touch_each_other(network: MetabolicVAE, graph: Any) -> None:
+    network.eval()
+    alone = [network(Batch.from_data_list([data])) for data in graph.to_data_list()]
+    together = network(graph)
+    torch.testing.assert_close(together.mu, torch.cat([one.mu for one in alone]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together.fluxes, torch.cat([one.fluxes for one in alone]), rtol=1e-4, atol=1e-5)
+
+
+def test_direction_of_a_reaction_matters(network: MetabolicVAE, graph: Any) -> None:
+    network.eval()
+    before = network(graph).mu
+    graph.stoichiometry = -graph.stoichiometry
+    assert not torch.allclose(network(graph).mu, before, atol=1e-5)
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_drawn_compounds_are_compounds_of_the_same_graph(graph: Any, random: bool) -> None:
+    drawn = draw_compounds(graph, random=random)
+    assert not graph.is_reaction[drawn].any()
+    assert torch.equal(graph.batch[drawn], graph.batch[graph.edge_index[1]])
+
+
+def test_drawn_pairs_that_exist_are_called_links(network: MetabolicVAE, graph: Any) -> None:
+    out = network(graph)
+    entries = graph.edge_index.shape[1]
+    assert out.edge_targets[:entries].all()
+    network.eval()
+    drawn, targets = draw_compounds(graph, random=False), network(graph).edge_targets[entries:]
+    known = {
+        (int(c), int(r), s > 0) for (c, r), s in zip(graph.edge_index.T, graph.stoichiometry.tolist(), strict=True)
+    }
+    for c, r, s, target in zip(
+        drawn.tolist(), graph.edge_index[1].tolist(), graph.stoichiometry.tolist(), targets, strict=True
+    ):
+        assert bool(target) == ((c, r, s > 0) in known)
+    assert 0 < float(targets.mean()) < 0.9
+
+
+def test_only_reactions_carry_flux_and_evaluation_is_deterministic(network: MetabolicVAE, graph: Any) -> None:
+    network.eval()
+    first, second = network(graph), network(graph)
+    assert not first.fluxes[~graph.is_reaction].any()
+    assert torch.equal(first.z, first.mu)
+    assert torch.equal(first.edge_logits, second.edge_logits)
+    network.train()
+    assert not torch.equal(network(graph).z, network(graph).z)
+
+
+def test_the_stand_in_graph_passes(network: MetabolicVAE) -> None:
+    out = network(Batch.from_data_list([dummy_data(16)] * 2))
+    assert torch.isfinite(out.edge_logits).all()
+    assert out.tokens.shape == (2, 4, 16)
