@@ -29,9 +29,8 @@ def make_trappist_1e(**gases: float) -> Scenario:
     """TRAPPIST-1e under 1 bar of N2 with the given volume fractions."""
     air = {"CO2": 4e-4, "CH4": 0.0, "O2": 1e-12, "CO": 1e-12, "O3": 0.0, "N2O": 1e-12} | gases
     air["N2"] = 1.0 - sum(air.values())
-    return Scenario(
-        "lifeless-temperate", "outgassing", make_host("TRAPPIST-1"), TRAPPIST_1E, 1.0, air, {}, climate_seed=3
-    )
+    host = make_host("TRAPPIST-1")
+    return Scenario("lifeless-temperate", "outgassing", host, TRAPPIST_1E, 1.0, air, {}, climate_seed=3)
 
 
 @pytest.fixture(scope="session")
@@ -63,5 +62,5 @@ def scenarios(pools: Pools) -> dict[str, list[Scenario]]:
 @pytest.fixture(scope="session")
 def modern_earthlike():
     """TRAPPIST-1e with an oxygenic atmosphere, and its climate."""
-    scenario = make_trappist_1e(CO2=1e-2, CH4=1e-3, O2=0.2, O3=3e-7)
+    scenario = make_trappist_1e(CO2=1e-2, CH4=1e-3, O2=0.2, O3=3e-7, CO=1e-3)
     return scenario, simulate_climate([scenario])[0]

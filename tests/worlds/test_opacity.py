@@ -16,8 +16,8 @@ def write_table(path, scale=1.0, temperatures=opacity.TEMPERATURES, pressures=op
 
 def test_default_gases_and_the_absent_ones():
     tables = opacity.opacity_tables()
-    assert set(tables.gases) == {"H2O", "CO2", "CH4", "O2", "O3"}
-    assert tables.values.shape == (5, 8, 7, len(tables.wavelength)) and (np.diff(tables.wavelength) > 0).all()
+    assert set(tables.gases) == {"H2O", "CO2", "CH4", "O2", "O3", "CO"}
+    assert tables.values.shape == (6, 8, 7, len(tables.wavelength)) and (np.diff(tables.wavelength) > 0).all()
 
 
 def test_pressures_are_pascal(tmp_path):
@@ -39,10 +39,10 @@ def test_interpolation_is_linear_in_temperature_and_log_pressure():
 
 
 def test_user_opacities_add_a_gas(tmp_path):
-    write_table(tmp_path / "opacCO.dat")
+    write_table(tmp_path / "opacN2O.dat")
     tables = opacity.opacity_tables(str(tmp_path))
-    assert set(tables.gases) == {"H2O", "CO2", "CH4", "O2", "O3", "CO"}
-    assert tables.values[tables.gases.index("CO"), 6].max() == pytest.approx(2e-18, rel=1e-3)
+    assert set(tables.gases) == {"H2O", "CO2", "CH4", "O2", "O3", "CO", "N2O"}
+    assert tables.values[tables.gases.index("N2O"), 6].max() == pytest.approx(2e-18, rel=1e-3)
 
 
 def test_bad_opacities_are_clear_errors(tmp_path):

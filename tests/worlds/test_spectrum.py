@@ -24,6 +24,7 @@ BANDS = {  # gas: band, continuum beside it (µm), least change of contrast in p
     "CH4": ((3.25, 3.4), (3.9, 4.05), 15.0),
     "CO2": ((4.23, 4.35), (3.9, 4.05), 30.0),
     "O3": ((9.4, 9.9), (8.4, 8.8), 10.0),
+    "CO": ((4.6, 4.75), (5.05, 5.2), 10.0),
     "O2": ((0.756, 0.768), (0.775, 0.80), 2.0),
 }
 
@@ -70,7 +71,7 @@ def test_clouds_mute_features(modern_earthlike):
     scenario, cube = modern_earthlike
     limb = spectrum.limb_column(scenario, cube)
     clear = spectrum.transit_depth(scenario, replace(limb, cover=np.zeros_like(limb.cover)), opacity_tables())
-    for top, left in ((1e4, 0.85), (1e3, 0.6)):
+    for top, left in ((1e4, 0.85), (1e3, 0.7)):
         deck = (limb.pressure > top).astype(float)
         cloudy = spectrum.transit_depth(scenario, replace(limb, cover=deck), opacity_tables())
         assert (cloudy >= clear - 1e-3).all()

