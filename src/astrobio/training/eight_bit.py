@@ -2,9 +2,9 @@
 
 The moments of 256 neighbouring weights (128 or 64 where a row asks for it) share one scale, their largest magnitude.
 Codes are spaced as a power law, fine near zero: m = scale · sign · (code/127)², v = scale · (code/255)⁴. Codes and
-bfloat16 weights are rounded at random in proportion to the distance, so that the expected value is exact: small updates
-are not lost, and v decays where rounding to the nearest code would hold it for ever. Random bits are a hash of (weight's
-index, seed): no generator, no state, and the CUDA kernel and the reference in plain PyTorch draw the same ones.
+bfloat16 weights are rounded at random in proportion to the distance, so that the expected value is exact: small
+updates are not lost, and v decays where rounding to the nearest code would hold it for ever. Random bits are a hash of
+(weight's index, seed): no generator, no state, and the CUDA kernel and the reference in plain PyTorch draw the same.
 
 Dimension letters: N blocks, W weights in a block.
 """
@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from astrobio.training.mover import Mover
 
@@ -29,7 +31,11 @@ MASK = 0xFFFFFFFF  # low 32 bits
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """One AdamW update's numbers. `step` counts from 1; `seed` picks the random bits of rounding."""
+    """One AdamW update's numbers.
+
+    `step` counts from 1; `seed` picks the random bits of rounding; `offset` is the index in the whole weight of a
+    shard's first, so that sharding changes no bit.
+    """
 
     lr: float
     beta1: float
@@ -38,6 +44,7 @@ class Hyperparameters:
     weight_decay: float
     step: int
     seed: int
+    offset: int = 0
 
     @property
     def corrections(self) -> tuple[float, float]:
@@ -55,9 +62,9 @@ def block_size(shape: torch.Size | tuple[int, ...]) -> int:
     return next((block for block in BLOCKS if math.prod(shape[1:]) % block == 0), 0)
 
 
-def random_bits(count: int, seed: int, device: torch.device | str = "cpu") -> Int[Tensor, "count"]:
-    """32 random bits for each of the weights 0 … count − 1 (an integer hash; Wellons' "lowbias32" constants)."""
-    x = (torch.arange(count, dtype=torch.int64, device=device) * 0x9E3779B1 + seed) & MASK
+def random_bits(count: int, seed: int, device: torch.device | str = "cpu", offset: int = 0) -> Int[Tensor, "count"]:
+    """32 random bits for each of the weights from `offset` on (an integer hash; Wellons' "lowbias32" constants)."""
+    x = (torch.arange(offset, offset + count, dtype=torch.int64, device=device) * 0x9E3779B1 + seed) & MASK
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & MASK
     x = ((x ^ (x >> 15)) * 0x846CA68B) & MASK
     return x ^ (x >> 16)
@@ -119,7 +126,7 @@ def update_reference_(
     width = weight.numel() // state["mean_scale"].numel() if "mean_scale" in state else weight.numel()
     shape = (-1, width)
     g = gradient.float().reshape(shape) * factor
-    bits = random_bits(weight.numel(), numbers.seed, weight.device).view(shape)
+    bits = random_bits(weight.numel(), numbers.seed, weight.device, numbers.offset).view(shape)
     if "mean_scale" in state:
         mean = decode_mean(state["mean"].view(shape), state["mean_scale"].view(-1))
         square = decode_square(state["square"].view(shape), state["square_scale"].view(-1))
@@ -166,7 +173,7 @@ def fresh_state(weight: Tensor, whole: torch.Size | None = None) -> dict[str, Te
 
 def local(tensor: Tensor) -> Tensor:
     """This rank's shard of a sharded tensor; any other tensor as it is."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore[reportAttributeAccessIssue]
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 class AdamW8bit(torch.optim.Optimizer):
@@ -258,7 +265,7 @@ class AdamW8bit(torch.optim.Optimizer):
         seed = hash((self.seed, self.updates, index)) & 0x7FFFFFFF
         return Hyperparameters(
             lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
-            weight_decay=group["weight_decay"], step=max(self.updates, 1), seed=seed,
+            weight_decay=group["weight_decay"], step=max(self.updates, 1), seed=seed, offset=_offset(parameter),
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
@@ -288,13 +295,18 @@ class AdamW8bit(torch.optim.Optimizer):
             value.copy_(saved[name])
 
 
+def _offset(parameter: Tensor) -> int:
+    """Index in the whole weight of the first one in this rank's shard."""
+    if not isinstance(parameter, DTensor):
+        return 0
+    _, start = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
+    return start[0] * math.prod(parameter.shape[1:])
+
+
 def _like(parameter: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Local moments, sharded as their parameter is."""
-    if not hasattr(parameter, "to_local"):
+    if not isinstance(parameter, DTensor):
         return state
-    from torch.distributed.tensor import DTensor
-
-    assert isinstance(parameter, DTensor), type(parameter)
     wrapped = {}
     for name, value in state.items():
         shape = torch.Size((parameter.shape[0], *value.shape[1:]))
@@ -308,7 +320,7 @@ def _like(parameter: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
 def tensor_norm(gradient: Tensor) -> Tensor:
     """[] float32 norm of one tensor, over all its shards where it is sharded; no float32 copy is made."""
     norm = torch.linalg.vector_norm(gradient, dtype=torch.float32)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyright: ignore[reportAttributeAccessIssue]
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def clip_factor(norm: Tensor, limit: float) -> Tensor:

@@ -9,10 +9,11 @@ page-locked host memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from astrobio.errors import InputError
 from astrobio.training.eight_bit import (
@@ -23,10 +24,9 @@ from astrobio.training.eight_bit import (
     round_to_bfloat16,
     tensor_norm,
 )
+from astrobio.training.execution import GradientKind
 from astrobio.training.mover import Mover, pinned_empty
 from astrobio.training.offload import BlockStreamer
-
-GradientKind = Literal["keep", "stochastic", "backward", "host"]
 
 
 class GradientPolicy(Protocol):
@@ -70,7 +70,7 @@ def global_norm(gradients: Iterable[Tensor]) -> Tensor:
     if not found:
         return torch.zeros(())
     norm = nn.utils.get_total_norm(found, foreach=None)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyright: ignore[reportAttributeAccessIssue]
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
@@ -236,7 +236,7 @@ def _norm_over_ranks(norms: list[Tensor], parameters: list[nn.Parameter]) -> Ten
     if not norms:
         return torch.zeros(())
     total = torch.stack(norms).square().sum()
-    if any(hasattr(p, "to_local") for p in parameters):
+    if any(isinstance(p, DTensor) for p in parameters):
         torch.distributed.all_reduce(total)
     return total.sqrt()
 

@@ -19,10 +19,11 @@ TILE = 2048  # weights a program updates; at 256 a block, one warp's 16-byte acc
 WARPS = 8
 
 
-@triton.jit(do_not_specialize=["seed"])
+@triton.jit(do_not_specialize=["seed", "offset"])
 def _update_kernel(
     weight, gradient, mean_codes, mean_scales, square_codes, square_scales, factor, blocks,
-    lr, beta1, beta2, eps, decay, first, second, seed, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, ROUND: tl.constexpr,
+    lr, beta1, beta2, eps, decay, first, second, seed, offset,
+    BLOCK: tl.constexpr, BLOCKS: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
     multiplier = tl.load(factor)
@@ -43,7 +44,7 @@ def _update_kernel(
     step = mean * first / (tl.sqrt(square * second) + eps)
     fresh = tl.load(weight + index, mask=keep, other=0.0).to(tl.float32) * decay - lr * step
     # random bits: a hash of the weight's index and the seed
-    bits = index.to(tl.uint32) * 0x9E3779B1 + seed.to(tl.uint32)
+    bits = (index + offset).to(tl.uint32) * 0x9E3779B1 + seed.to(tl.uint32)
     bits = (bits ^ (bits >> 16)) * 0x7FEB352D
     bits = (bits ^ (bits >> 15)) * 0x846CA68B
     bits = bits ^ (bits >> 16)
@@ -107,7 +108,7 @@ def update_(
         weight, gradient.contiguous(), state["mean"], state["mean_scale"], state["square"], state["square_scale"],
         factor, blocks, numbers.lr, numbers.beta1, numbers.beta2, numbers.eps,
         1.0 - numbers.lr * numbers.weight_decay, 1.0 / first, 1.0 / second, numbers.seed,
-        BLOCK=block, BLOCKS=TILE // block, ROUND=weight.element_size() == 2, num_warps=WARPS,
+        numbers.offset,         BLOCK=block, BLOCKS=TILE // block, ROUND=weight.element_size() == 2, num_warps=WARPS,
     )  # fmt: skip
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import nn
 
 from astrobio.training.config import TrainingConfig
 from astrobio.training.eight_bit import AdamW8bit
+from astrobio.training.execution import OptimizerKind
 
-OptimizerKind = Literal["adamw", "adamw8bit"]
 
-
-def build_optimizer(system: nn.Module, config: TrainingConfig, kind: OptimizerKind = "adamw") -> torch.optim.Optimizer:
+def build_optimizer(
+    system: nn.Module, config: TrainingConfig, kind: OptimizerKind = "adamw", device: torch.device | None = None
+) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); weight decay on tensors of two or more dimensions only.
 
     Args:
         kind: "adamw8bit" keeps each moment in a byte and rounds bfloat16 weights at random (`AdamW8bit`).
+        device: where `adamw8bit` computes, if weights live in host memory.
     """
     named = [(name, p) for name, p in system.named_parameters() if p.requires_grad]
     groups = [
@@ -26,7 +27,7 @@ def build_optimizer(system: nn.Module, config: TrainingConfig, kind: OptimizerKi
         {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
     ]
     if kind == "adamw8bit":
-        return AdamW8bit(groups, lr=config.lr, betas=config.betas, eps=config.eps, seed=config.seed)
+        return AdamW8bit(groups, lr=config.lr, betas=config.betas, eps=config.eps, seed=config.seed, device=device)
     fused = bool(named) and all(p.is_cuda for _, p in named)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from astrobio.batch import MultiModalBatch
 from astrobio.losses.combined import LossWeights, MultiModalLoss, compute_multimodal_loss, count_targets
 from astrobio.system.unified import SystemOutputs, UnifiedMultiModalSystem
 from astrobio.training.gradients import GradientPolicy
+from astrobio.training.ranks import sum_over_ranks
 
 
 @dataclass
@@ -40,7 +41,7 @@ def forward_loss(
     system: UnifiedMultiModalSystem,
     batch: MultiModalBatch,
     weights: LossWeights,
-    counts: dict[str, Tensor] | None,
+    counts: Mapping[str, Tensor | float] | None,
     precision: str,
 ) -> tuple[SystemOutputs, MultiModalLoss]:
     """The system's answer (mixed precision) and its loss (fp32), each part divided by its count in `counts`."""
@@ -64,7 +65,7 @@ def train_step(
 ) -> StepResult:
     """One step over its micro-batches; a non-finite loss or gradient leaves the weights as they were and says why."""
     result = StepResult()
-    counts = global_counts(batches)
+    counts = sum_over_ranks(global_counts(batches))
     policy.begin()
     for batch in batches:
         _, loss = forward_loss(system, batch, weights, counts, precision)
@@ -85,7 +86,7 @@ def train_step(
 def gradient_norms(
     system: UnifiedMultiModalSystem, batch: MultiModalBatch, weights: LossWeights, precision: str
 ) -> dict[str, dict[str, float]]:
-    """Norm of each weighted loss part's gradient in each part of the system; a modality that nothing reaches shows as 0.
+    """Norm of each weighted loss part's gradient in each part of the system; an encoder it doesn't reach shows 0.
 
     It leaves gradients and random states as they were.
     """
@@ -107,10 +108,9 @@ def _norm_of(value: Tensor, parameters: list[nn.Parameter]) -> float:
 
 
 def _numbers(loss: MultiModalLoss) -> dict[str, float]:
-    """Total and parts as floats, in one transfer."""
-    names = ["total", *loss.parts]
-    values = torch.stack([loss.total.detach().float(), *(v.detach().float() for v in loss.parts.values())])
-    return dict(zip(names, values.tolist(), strict=True))
+    """Total and parts over all ranks, as floats in one transfer; a rank's NaN is so seen by all of them at once."""
+    values = sum_over_ranks({"total": loss.total.detach()} | {name: v.detach() for name, v in loss.parts.items()})
+    return dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))
 
 
 def _some(names: Sequence[str], limit: int = 3) -> str:

@@ -1,0 +1,218 @@
+"""The only place that knows of devices, ranks and meshes: a system goes in, one that is ready to train comes out.
+
+Order: 8-bit floating point, recomputation, compilation, sharding (or streaming from host memory). Models know nothing
+of it. Sharding is FSDP2: every block, then every part, then the system; gradients are summed over ranks, because each
+part of the loss is divided by its count of targets over all ranks (`sum_over_ranks`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+from astrobio.errors import InputError
+from astrobio.models.float8 import use_float8
+from astrobio.system.config import SystemConfig
+from astrobio.system.unified import UnifiedMultiModalSystem
+from astrobio.training.activations import BatchShape, block_costs, blocks_of, recomputed_blocks
+from astrobio.training.config import TrainingConfig
+from astrobio.training.eight_bit import AdamW8bit
+from astrobio.training.execution import ExecutionConfig
+from astrobio.training.gradients import GradientPolicy, gradient_policy
+from astrobio.training.offload import BlockStreamer, stream_blocks
+from astrobio.training.optim import build_optimizer
+from astrobio.training.ranks import world_size
+
+WRAPPER = "_checkpoint_wrapped_module."  # what recomputation adds to the names of parameters
+WEIGHT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COMPILED_SHARE = 0.47  # of an eager block's kept activations that a compiled one keeps (decoder layer, one H200)
+
+
+@dataclass
+class Prepared:
+    """A system ready to train, its optimizer, and where its gradients go.
+
+    Args:
+        save_barrier: call before reading weights or moments on the host (a no-op unless they are streamed).
+    """
+
+    system: UnifiedMultiModalSystem
+    optimizer: torch.optim.Optimizer
+    policy: GradientPolicy
+    save_barrier: Callable[[], None]
+
+
+def prepare(
+    config: SystemConfig, execution: ExecutionConfig, training: TrainingConfig, device: torch.device, shape: BatchShape,
+    load: Callable[[UnifiedMultiModalSystem], None] | None = None,
+) -> Prepared:  # fmt: skip
+    """Build a system where it will train: a device never holds more than its share.
+
+    Args:
+        shape: of one micro-batch on one rank, for the memory budget of recomputation.
+        load: fills the weights in place of their random first values. It is called before sharding, so each rank's
+            host memory holds all weights once; without it, only shards ever exist.
+
+    Raises:
+        InputError: an execution that contradicts itself or the machine.
+    """
+    streamed = execution.offload and world_size() == 1
+    if streamed and execution.gradients != "backward":
+        raise InputError(
+            "execution.offload: weights in host memory are updated in the backward on one GPU; set "
+            f"execution.gradients=backward, found {execution.gradients}"
+        )
+    sharded = world_size() > 1
+    home = torch.device("cpu") if execution.offload or (sharded and load is not None) else device
+    system = empty_system(config, WEIGHT_TYPES[execution.weights])
+    if not sharded or load is not None:
+        fill(system, home, load)
+    if streamed:
+        _move_resident(system, device)
+    recomputed = () if streamed else choose_recomputed(config, execution, shape)
+    transform(system, execution, recomputed)
+    if sharded:
+        shard(system, make_mesh(device, execution.shards), execution, device)
+        if load is None:
+            fill(system, home, load)
+    optimizer = build_optimizer(system, training, execution.optimizer, device if execution.offload else None)
+    streamer: BlockStreamer | None = None
+    if streamed:
+        assert isinstance(optimizer, AdamW8bit)
+        streamer = stream_blocks(list(blocks_of(system).values()), optimizer, device, training.clip)
+    policy = gradient_policy(execution.gradients, optimizer, training.clip, streamer)
+    return Prepared(system, optimizer, policy, (lambda: None) if streamer is None else streamer.synchronize)
+
+
+def empty_system(config: SystemConfig, dtype: torch.dtype) -> UnifiedMultiModalSystem:
+    """A system without weights (on the meta device) whose weights will have one type."""
+    with torch.device("meta"):
+        return UnifiedMultiModalSystem(config).to(dtype)
+
+
+def fill(
+    system: UnifiedMultiModalSystem, device: torch.device, load: Callable[[UnifiedMultiModalSystem], None] | None = None
+) -> None:
+    """Give an empty system its weights (or its shards of them) on a device: loaded, or random."""
+    system.to_empty(device=device)
+    if load is None:
+        system.init_weights()
+    else:
+        load(system)
+
+
+def choose_recomputed(config: SystemConfig, execution: ExecutionConfig, shape: BatchShape) -> tuple[str, ...]:
+    """Names of the blocks whose activations do not fit the budget."""
+    if execution.activation_gib is None:
+        return ()
+    probe = empty_system(config, torch.bfloat16)  # what the forward computes in, whatever the weights are kept in
+    budget = execution.activation_gib * 2**30 / (COMPILED_SHARE if execution.compile else 1.0)
+    return tuple(recomputed_blocks(block_costs(probe, shape), budget))
+
+
+def transform(system: nn.Module, execution: ExecutionConfig, recomputed: tuple[str, ...]) -> None:
+    """8-bit floating point, recomputation and compilation, in place."""
+    if execution.float8:
+        use_float8(system)
+    for name in recomputed:
+        parent, _, child = name.rpartition(".")
+        owner = system.get_submodule(parent)
+        setattr(owner, child, checkpoint_wrapper(owner.get_submodule(child)))
+    if execution.compile:
+        torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
+        for block in blocks_of(system).values():
+            block.compile()
+
+
+def make_mesh(device: torch.device, shards: int) -> DeviceMesh:
+    """One dimension over which weights are sharded, and one of replicas where `shards` is a part of all ranks.
+
+    Raises:
+        InputError: `shards` does not divide the number of ranks.
+    """
+    ranks = world_size()
+    shards = shards or ranks
+    if ranks % shards:
+        raise InputError(f"execution.shards: expected a divisor of the {ranks} ranks, found {shards}")
+    if shards == ranks:
+        return init_device_mesh(device.type, (ranks,), mesh_dim_names=("shard",))
+    return init_device_mesh(device.type, (ranks // shards, shards), mesh_dim_names=("replicate", "shard"))
+
+
+def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: ExecutionConfig, device: torch.device) -> None:
+    """FSDP2 in place: every block, every part, the system."""
+    on_gpu = device.type == "cuda"
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "mp_policy": MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if on_gpu else None,
+            reduce_dtype=torch.float32 if on_gpu else None,
+            cast_forward_inputs=False,  # the models cast what may lose precision; coordinates and masses may not
+        ),
+        "offload_policy": CPUOffloadPolicy(pin_memory=on_gpu) if execution.offload else OffloadPolicy(),
+    }
+    for block in blocks_of(system).values():
+        fully_shard(block, **options)
+    for part in (system.spectrum_encoder, system.climate_cnn, system.metabolic_vae, system.decoder, system.fusion):
+        fully_shard(part, **options)
+    fully_shard(system, **options)
+    for module in system.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)  # sums: the loss is already divided by counts over all ranks
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def _move_resident(system: nn.Module, device: torch.device) -> None:
+    """What belongs to no block stays on the device."""
+    streamed = {id(p) for block in blocks_of(system).values() for p in block.parameters()}
+    for parameter in system.parameters():
+        if id(parameter) not in streamed:
+            parameter.data = parameter.data.to(device)
+    for buffer in system.buffers():
+        buffer.data = buffer.data.to(device)
+
+
+def _sharded_state(system: nn.Module, optimizer: AdamW8bit) -> dict[str, Any]:
+    """Weights and moments by the names they have without recomputation, as they are laid out on this rank."""
+    state: dict[str, Any] = {}
+    for name, parameter in system.named_parameters():
+        name = name.replace(WRAPPER, "")
+        state[f"model.{name}"] = parameter.data
+        optimizer.local_state(parameter)
+        for key, value in optimizer.state[parameter].items():
+            state[f"optimizer.{name}.{key}"] = value
+    return state
+
+
+def save_sharded(folder: Path, system: nn.Module, optimizer: AdamW8bit) -> None:
+    """Every rank writes its shards; any other number of ranks can read them with `load_sharded`."""
+    state = {**_sharded_state(system, optimizer), "updates": torch.tensor(optimizer.updates)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is a fine number of ranks
+        save_shards(state, checkpoint_id=str(folder))
+
+
+def load_sharded(folder: Path, system: nn.Module, optimizer: AdamW8bit) -> None:
+    """Read weights and moments in place, laid out as this run has them, whatever number of ranks wrote them.
+
+    Raises:
+        InputError: there is no whole checkpoint.
+    """
+    if not (folder / ".metadata").is_file():
+        raise InputError(f"{folder}: expected a whole sharded checkpoint, found none; use an older one")
+    state = {**_sharded_state(system, optimizer), "updates": torch.tensor(0)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        load_shards(state, checkpoint_id=str(folder))
+    optimizer.updates = int(state["updates"])

@@ -1,0 +1,208 @@
+"""Sharded training on two gloo ranks equals one process; a rank without a modality joins every collective."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from two_ranks import train
+
+from astrobio.batch import Collator, MultiModalBatch, Sample
+from astrobio.errors import InputError
+from astrobio.system.presets import preset
+from astrobio.system.unified import UnifiedMultiModalSystem
+from astrobio.training.activations import BatchShape, block_costs, blocks_of, recomputed_blocks
+from astrobio.training.config import TrainingConfig
+from astrobio.training.execution import ExecutionConfig
+from astrobio.training.parallel import choose_recomputed, empty_system, prepare, transform
+
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+PLAIN = "ExecutionConfig(optimizer='adamw8bit')"
+RECOMPUTED = "ExecutionConfig(optimizer='adamw8bit', activation_gib=0.0)"
+OFFLOADED = "ExecutionConfig(optimizer='adamw8bit', offload=True)"
+
+
+def _port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _run(folder: Path, execution: str = PLAIN, mode: str = "start") -> list:
+    """Two ranks."""
+    port, processes = str(_port()), []
+    for rank in range(2):
+        environment = os.environ | {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        command = [sys.executable, str(SCRIPT), str(folder), execution, mode]
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        try:
+            _, errors = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            for other in processes:
+                other.kill()
+            pytest.fail("a rank hangs")
+        assert process.returncode == 0, errors[-3000:]
+    return torch.load(folder / "losses.pt")
+
+
+def _alone(folder: Path, execution: str = PLAIN, mode: str = "start") -> list:
+    """This process on all batches."""
+    return train(folder, eval(execution, {"ExecutionConfig": ExecutionConfig}), resume=mode == "resume")
+
+
+def _case(folder: Path, batches: list[list[MultiModalBatch]]) -> Path:
+    config = preset("mini")
+    torch.manual_seed(0)
+    weights = UnifiedMultiModalSystem(config).state_dict()
+    torch.save({"config": config, "weights": weights, "batches": batches}, folder / "case.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, collator: Collator, sample_factory: Callable[..., Sample]
+) -> tuple[Path, list]:
+    """Rank 0 has everything; rank 1 has no climate at all, then no metabolism at all. And one process's losses."""
+    full = [collator([sample_factory(i) for i in (0, 1)]), collator([sample_factory(i) for i in (2, 3)])]
+    bare = [
+        collator([sample_factory(i, without=("climate",)) for i in (4, 5)]),
+        collator([sample_factory(i, without=("metabolism", "spectrum")) for i in (6, 7)]),
+    ]
+    folder = _case(tmp_path_factory.mktemp("ranks"), [full, bare])
+    return folder, _alone(folder)
+
+
+def _assert_same(found: list, expected: list) -> None:
+    for (losses, norm, skipped), (other, other_norm, _) in zip(found, expected, strict=True):
+        assert skipped == ""
+        assert norm == pytest.approx(other_norm, rel=1e-4)
+        assert losses["total"] == pytest.approx(other["total"], rel=1e-5)
+        assert losses == pytest.approx(other, rel=1e-5, abs=1e-5)
+
+
+def test_two_ranks_equal_one_and_one_without_a_modality_never_hangs(whole: tuple[Path, list]) -> None:
+    folder, alone = whole
+    _assert_same(_run(folder), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("execution", [OFFLOADED, RECOMPUTED])
+def test_two_ranks_equal_one_in_any_execution(whole: tuple[Path, list], execution: str) -> None:
+    folder, alone = whole
+    _assert_same(_run(folder, execution), alone)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_moves_between_one_rank_and_two(whole: tuple[Path, list]) -> None:
+    folder, _ = whole
+    _alone(folder)
+    expected = _alone(folder, mode="resume")
+    _assert_same(_run(folder, mode="resume"), expected)
+    _run(folder)
+    _assert_same(_alone(folder, mode="resume"), expected)
+
+
+def test_blocks_cover_every_part() -> None:
+    names = list(blocks_of(empty_system(preset("mini"), torch.float32)))
+    for part in ("spectrum_encoder", "climate_cnn", "metabolic_vae", "decoder", "fusion"):
+        assert any(name.startswith(part) for name in names)
+    assert not any(name.startswith(f"{other}.") for name in names for other in names)
+
+
+def test_the_memory_budget_decides_what_is_recomputed() -> None:
+    costs = block_costs(
+        empty_system(preset("mini"), torch.float32), BatchShape(worlds=2, text=64, nodes=100, entries=300)
+    )
+    total = sum(cost.kept for cost in costs.values())
+    assert list(recomputed_blocks(costs, None)) == []
+    assert list(recomputed_blocks(costs, total)) == []
+    assert len(list(recomputed_blocks(costs, 0))) == len(costs)
+    some = set(recomputed_blocks(costs, total // 2))
+    kept = sum(cost.recomputed if name in some else cost.kept for name, cost in costs.items())
+    assert 0 < len(some) < len(costs)
+    assert kept <= total // 2
+
+
+def test_recomputation_keeps_losses_gradients_and_names(batch: MultiModalBatch) -> None:
+    torch.manual_seed(0)
+    system = UnifiedMultiModalSystem(preset("mini")).eval()
+    names = list(system.state_dict())
+    plain = system(batch).state_logits
+    plain.sum().backward()
+    before = [p.grad.clone() for p in system.parameters() if p.grad is not None]
+    system.zero_grad()
+    execution = ExecutionConfig(activation_gib=0.0)
+    recomputed = choose_recomputed(preset("mini"), execution, BatchShape())
+    transform(system, execution, recomputed)
+    again = system(batch).state_logits
+    again.sum().backward()
+    torch.testing.assert_close(again, plain)
+    torch.testing.assert_close([p.grad for p in system.parameters() if p.grad is not None], before)
+    assert list(system.state_dict()) == names
+    assert len(recomputed) > 10
+
+
+def test_streaming_from_host_memory_trains_as_on_the_device(batch: MultiModalBatch) -> None:
+    config, training = preset("mini"), TrainingConfig(lr=1e-3, clip=1.0)
+    torch.manual_seed(0)
+    weights = UnifiedMultiModalSystem(config).state_dict()
+
+    def losses(offload: bool) -> tuple[list[float], dict[str, torch.Tensor]]:
+        execution = ExecutionConfig(optimizer="adamw8bit", gradients="backward", offload=offload)
+        prepared = prepare(
+            config, execution, training, torch.device("cpu"), BatchShape(),
+            load=lambda system: system.load_state_dict(weights) and None,
+        )  # fmt: skip
+        prepared.system.eval()
+        out = []
+        for _ in range(3):
+            prepared.policy.begin()
+            found = prepared.system(batch)
+            loss = found.state_logits.square().mean() + found.token_nll.mean() + found.metabolism.fluxes.square().mean()
+            loss.backward()
+            out += [float(loss.detach()), float(prepared.policy.finish())]
+        prepared.save_barrier()
+        return out, prepared.system.state_dict()
+
+    (resident, plain), (streamed, other) = losses(False), losses(True)
+    assert streamed == pytest.approx(resident, rel=1e-4)
+    for name, value in plain.items():
+        assert float((value - other[name]).abs().mean()) < 1e-5, name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "bf16"}, "bf16 needs execution.optimizer=adamw8bit"),
+        ({"gradients": "host"}, "'host' needs execution.optimizer=adamw8bit"),
+        ({"activation_gib": -1.0}, "at least 0"),
+    ],
+)
+def test_contradictions_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ExecutionConfig(**options)
+
+
+def test_streaming_needs_steps_in_the_backward() -> None:
+    execution = ExecutionConfig(optimizer="adamw8bit", offload=True)
+    with pytest.raises(InputError, match="gradients=backward"):
+        prepare(preset("mini"), execution, TrainingConfig(), torch.device("cpu"), BatchShape())
+
+
+def test_compiled_blocks_keep_their_names() -> None:
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Sequential(nn.Linear(4, 4))])})
+    names = list(model.state_dict())
+    transform(model, ExecutionConfig(compile=True), ())
+    assert list(model.state_dict()) == names
+    assert model["blocks"][0]._compiled_call_impl is not None  # pyright: ignore

@@ -1,0 +1,57 @@
+"""What two gloo ranks run for `test_parallel.py`: the same steps as one process, on half of the worlds each.
+
+    python two_ranks.py FOLDER EXECUTION start|resume, under RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+
+FOLDER holds `case.pt`: the system's configuration and weights, and the batches of each rank.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astrobio.losses.combined import LossWeights
+from astrobio.training.activations import BatchShape
+from astrobio.training.config import TrainingConfig
+from astrobio.training.eight_bit import AdamW8bit
+from astrobio.training.execution import ExecutionConfig
+from astrobio.training.parallel import load_sharded, prepare, save_sharded
+from astrobio.training.ranks import join_ranks, leave_ranks, rank, world_size
+from astrobio.training.step import train_step
+
+TRAINING = TrainingConfig(lr=1e-3, warmup_steps=0, clip=1.0)
+STEPS = 2
+
+
+def train(folder: Path, execution: ExecutionConfig, resume: bool) -> list[tuple[dict[str, float], float, str]]:
+    """Losses, gradient norm and reason of skipping of each step, on this rank's batches (all of them if alone)."""
+    device = join_ranks(torch.device("cpu"))
+    case: dict[str, Any] = torch.load(folder / "case.pt", weights_only=False)
+    prepared = prepare(
+        case["config"], execution, TRAINING, device, BatchShape(),
+        load=lambda system: system.load_state_dict(case["weights"]) and None,
+    )  # fmt: skip
+    prepared.system.eval()  # no random hiding: the ranks must see what one process sees
+    assert isinstance(prepared.optimizer, AdamW8bit)
+    if resume:
+        load_sharded(folder / "sharded", prepared.system, prepared.optimizer)
+    batches = case["batches"][rank()] if world_size() > 1 else [b for ranks in case["batches"] for b in ranks]
+    losses = []
+    for _ in range(STEPS):
+        result = train_step(prepared.system, prepared.policy, batches, LossWeights(alignment=0.0), "fp32")
+        losses.append((result.losses, result.gradient_norm, result.skipped))
+    if not resume:
+        save_sharded(folder / "sharded", prepared.system, prepared.optimizer)
+    return losses
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    where, what = Path(sys.argv[1]), eval(sys.argv[2], {"ExecutionConfig": ExecutionConfig})
+    found = train(where, what, resume=sys.argv[3] == "resume")
+    if rank() == 0:
+        torch.save(found, where / "losses.pt")
+    leave_ranks()
