@@ -42,6 +42,34 @@ def validate(
     raise typer.Exit(run_validate(files or [], json, html, quarantine, strict, units, by, timeout, memory, rules))
 
 
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="folder that `astrobio simulate` made")],
+    out: Annotated[Path, typer.Option(help="run folder; an interrupted run in it continues")],
+    preset: Annotated[str, typer.Option(help="size of the system: mini, small, medium, full_16_8b")] = "mini",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as training.lr=1e-3")] = None,
+) -> None:
+    """Train the unified system on a folder of worlds, then calibrate it."""
+    from astrobio.evaluation.evaluate import train_and_calibrate
+
+    train_and_calibrate(preset, set_ or [], data, out, console)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="run folder")],
+    data: Annotated[Path, typer.Option(help="folder of worlds; its test split is scored")],
+    json: Annotated[Path | None, typer.Option(help="write the report as JSON")] = None,
+    baselines: Annotated[bool, typer.Option(help="train and score what the run has to beat")] = True,
+    trials: Annotated[int, typer.Option(help="tuning trials of each baseline", min=1, max=5)] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+) -> None:
+    """Score a run on held-out worlds beside single modalities, their late fusion and boosted trees."""
+    from astrobio.evaluation.evaluate import evaluate_and_print
+
+    evaluate_and_print(run, data, json, baselines=baselines, trials=trials, device=device, console=console)
+
+
 def main() -> None:
     """Run the command line; a user's mistake prints one sentence and exits with 2, Ctrl-C with 130."""
     try:

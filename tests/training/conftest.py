@@ -68,9 +68,9 @@ def tiny_system() -> SystemConfig:
 
 @pytest.fixture
 def tiny_run(tiny_system: SystemConfig) -> RunConfig:
-    """Eight steps of two micro-batches of three worlds, three of them an epoch, on the CPU."""
+    """Six steps of two micro-batches of three worlds, two of them an epoch, on the CPU."""
     training = TrainingConfig(
-        steps=8, batch_size=3, accumulation=2, warmup_steps=2, modality_dropout=0.3, device="cpu", log_every=1,
+        steps=6, batch_size=3, accumulation=2, warmup_steps=2, modality_dropout=0.3, device="cpu", log_every=1,
         checkpoint_every=3, gradient_norms_every=4, cache="memory",
     )  # fmt: skip
     return RunConfig(tiny_system, training, LossWeights())

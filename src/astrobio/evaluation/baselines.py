@@ -5,9 +5,11 @@ Dimension letters: N worlds, C world states, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,7 +31,15 @@ STRENGTHS = (1.0, 0.1, 10.0, 0.01, 100.0)  # inverse regularisation of the late 
 TREES = (  # learning rate and leaves of the boosted trees, one a trial
     (0.1, 31), (0.05, 15), (0.05, 63), (0.03, 31), (0.2, 15),
 )  # fmt: skip
-FOLDS = 5
+BOOSTING_ROUNDS = 200
+FOLDS = 5  # of the late fusion's cross-validation
+
+
+class Tuned(NamedTuple):
+    """A finished run and the factor on the learning rate that it was trained with."""
+
+    run: Path
+    factor: float
 
 
 def isolated_config(config: RunConfig, modality: str) -> RunConfig:
@@ -47,22 +57,35 @@ def train_tuned(
     like: Path | None = None,
     console: Console | None = None,
     label: str = "train",
-) -> Path:
-    """Train one run for each factor on the learning rate and return the folder of the one that validates best.
+) -> Tuned:
+    """Train one run for each factor on the learning rate and return the one that validates best.
 
     Finished runs are not repeated, interrupted ones continue.
 
     Args:
         folder: holds `rate-…` run folders. like: a run whose tokenizer and statistics are shared.
     """
-    runs = []
     for factor in factors:
-        run = folder / f"rate-{factor:g}"
-        trial = replace(config, training=replace(config.training, lr=config.training.lr * factor))
+        run, trial = trial_folder(folder, factor), trial_config(config, factor)
         if not is_finished(run, trial):
             train(trial, data_dir, run, stores=stores, like=like, console=console, label=label)
-        runs.append(run)
-    return min(runs, key=lambda run: best_score(run, config))
+    return best_trial(config, folder, factors)
+
+
+def best_trial(config: RunConfig, folder: Path, factors: Sequence[float]) -> Tuned:
+    """The finished trial in `folder` whose validation loss is least."""
+    trials = [Tuned(trial_folder(folder, factor), factor) for factor in factors]
+    return min(trials, key=lambda trial: best_score(trial.run, config))
+
+
+def trial_folder(folder: Path, factor: float) -> Path:
+    """Run folder of the trial at `factor` times the learning rate."""
+    return folder / f"rate-{factor:g}"
+
+
+def trial_config(config: RunConfig, factor: float) -> RunConfig:
+    """The configuration with its learning rate times `factor`."""
+    return replace(config, training=replace(config.training, lr=config.training.lr * factor))
 
 
 def is_finished(run: Path, config: RunConfig) -> bool:
@@ -108,7 +131,9 @@ def late_fusion(
         {name: log_softmax(p.logits / temperatures[name]) for name, p in split.items()} for split in (validation, test)
     )
     prior = np.bincount(first.labels, minlength=len(WORLD_STATES)) + 1.0
-    products = [_product(logs, split, np.log(prior / prior.sum())) for logs, split in ((fitted, validation), (wanted, test))]
+    products = [
+        _product(logs, split, np.log(prior / prior.sum())) for logs, split in ((fitted, validation), (wanted, test))
+    ]
     scores = {"product of experts": macro_accuracy(first.labels, products[0].argmax(axis=1))}
     features, test_features = (np.concatenate(list(logs.values()), axis=1) for logs in (fitted, wanted))
     best_strength, best = STRENGTHS[0], -1.0
@@ -119,7 +144,9 @@ def late_fusion(
     scores["logistic regression"] = best
     if best >= scores["product of experts"]:
         model = _logistic(features, first.labels, best_strength)
-        return LateFusion("logistic regression", _all_states(model, test_features), scores)
+        return LateFusion(
+            "logistic regression", _for_all_states(model.classes_, model.predict_proba(test_features)), scores
+        )
     temperature = fit_temperature(products[0], first.labels)
     return LateFusion("product of experts", np.exp(log_softmax(products[1] / temperature)), scores)
 
@@ -135,16 +162,16 @@ def _product(
     return total
 
 
-def _logistic(features: Float[np.ndarray, "N F"], labels: Int[np.ndarray, "N"], strength: float):  # noqa: ANN202
+def _logistic(features: Float[np.ndarray, "N F"], labels: Int[np.ndarray, "N"], strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=strength, max_iter=2000).fit(features, labels)
 
 
-def _all_states(model, features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N C"]:  # noqa: ANN001
-    """Probabilities with a column for every state, 0 for those that the model never met."""
-    out = np.zeros((len(features), len(WORLD_STATES)))
-    out[:, model.classes_] = model.predict_proba(features)
+def _for_all_states(classes: np.ndarray, probabilities: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N C"]:
+    """A column for every state, 0 for those that a model never met."""
+    out = np.zeros((len(probabilities), len(WORLD_STATES)))
+    out[:, classes] = probabilities
     return out
 
 
@@ -159,7 +186,8 @@ def _cross_fitted(
     for k in np.unique(fold):
         rest = fold != k
         if len(np.unique(split.labels[rest])) > 1:
-            out[~rest] = _all_states(_logistic(features[rest], split.labels[rest], strength), features[~rest])
+            model = _logistic(features[rest], split.labels[rest], strength)
+            out[~rest] = _for_all_states(model.classes_, model.predict_proba(features[~rest]))
     return out
 
 
@@ -187,22 +215,30 @@ def feature_tables(splits: Mapping[str, Worlds], *, progress: bool = True) -> di
 
 
 def gradient_boosting(tables: Mapping[str, Table], *, trials: int = 1, seed: int = 0) -> Float[np.ndarray, "N C"]:
-    """[N, C] probabilities of the test worlds by histogram gradient boosting, tuned on the validation worlds."""
+    """[N, C] probabilities of the test worlds by histogram gradient boosting.
+
+    Settings and number of trees are those of least negative log-likelihood on the validation worlds.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    train_table, validation = tables["train"], tables["validation"]
-    best, best_loss = None, np.inf
+    train_table, validation, test = (tables[name] for name in ("train", "validation", "test"))
+    best_loss, best, best_count = np.inf, None, 0
     for rate, leaves in TREES[:trials]:
         model = HistGradientBoostingClassifier(
-            learning_rate=rate, max_leaf_nodes=leaves, max_iter=300, early_stopping=True, n_iter_no_change=20,
-            validation_fraction=0.1, random_state=seed,
-        ).fit(train_table.features, train_table.labels)  # fmt: skip
-        loss = negative_log_likelihood(_all_states(model, validation.features), validation.labels)
-        if loss < best_loss:
-            best, best_loss = model, loss
-    assert best is not None
-    temperature = fit_temperature(_log(_all_states(best, validation.features)), validation.labels)
-    return np.exp(log_softmax(_log(_all_states(best, tables["test"].features)) / temperature))
+            learning_rate=rate, max_leaf_nodes=leaves, max_iter=BOOSTING_ROUNDS, random_state=seed
+        ).fit(train_table.features, train_table.labels)
+        losses = [negative_log_likelihood(p, validation.labels) for p in _staged(model, validation.features)]
+        if min(losses) < best_loss:
+            best_loss, best, best_count = min(losses), model, int(np.argmin(losses))
+    held_out, wanted = (next(islice(_staged(best, t.features), best_count, None)) for t in (validation, test))
+    temperature = fit_temperature(_log(held_out), validation.labels)
+    return np.exp(log_softmax(_log(wanted) / temperature))
+
+
+def _staged(model: Any, features: Float[np.ndarray, "N F"]) -> Iterator[Float[np.ndarray, "N C"]]:
+    """Probabilities after one round of boosting, two, …"""
+    for probabilities in model.staged_predict_proba(features):
+        yield _for_all_states(model.classes_, probabilities)
 
 
 def _log(probabilities: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:

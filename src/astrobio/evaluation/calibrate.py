@@ -140,7 +140,9 @@ class Calibration:
             InputError: the file is absent or not JSON.
         """
         if not path.is_file():
-            raise InputError(f"{path}: expected a calibration, found none; make it with `astrobio evaluate {path.parent}`")
+            raise InputError(
+                f"{path}: expected a calibration, found none; make it with `astrobio evaluate {path.parent}`"
+            )
         data = read_json(path)
         outliers = {name: OutlierModel.from_dict(model) for name, model in data["outliers"].items()}
         return cls(data["temperature"], tuple(data["conformal"]), outliers)

@@ -27,7 +27,7 @@ class Band(NamedTuple):
     beside: tuple[tuple[float, float], ...]
 
 
-# Band positions: Schwieterman et al. 2018 (doi:10.1089/ast.2017.1729), their table of biosignature and habitability bands.
+# Band positions after Schwieterman et al. 2018 (doi:10.1089/ast.2017.1729), widened to the points of R ≈ 30 spectra.
 BANDS = (
     Band("O2_0.76", (0.755, 0.775), ((0.73, 0.75), (0.78, 0.80))),
     Band("H2O_0.94", (0.92, 0.98), ((0.86, 0.90), (1.00, 1.06))),

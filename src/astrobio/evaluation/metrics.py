@@ -93,11 +93,13 @@ def paired_difference(
     *,
     seed: int = 0,
 ) -> Interval:
-    """Macro accuracy of `better` minus that of `other` on the same worlds, both with the same resampled groups and runs.
+    """Macro accuracy of `better` minus that of `other` on the same worlds, under the same resampled groups and runs.
 
     Run r of one is paired with run r of the other (same seed, same data).
     """
-    difference = _draw_macro(labels, better == labels, groups, seed) - _draw_macro(labels, other == labels, groups, seed)
+    difference = _draw_macro(labels, better == labels, groups, seed) - _draw_macro(
+        labels, other == labels, groups, seed
+    )
     pairs = zip(better, other, strict=True)
     mean = float(np.mean([macro_accuracy(labels, a) - macro_accuracy(labels, b) for a, b in pairs]))
     return _interval(mean, _draw_runs(difference, seed))

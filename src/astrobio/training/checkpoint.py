@@ -1,8 +1,8 @@
 """Runs on disk: safetensors and JSON only, written beside and then renamed, so that nothing half-written is read.
 
-    RUN/config.json  tokenizer.json  statistics.json   what the run is
-    RUN/checkpoints/step-00000200/                     where it stands: model, optimizer, state.json
-    RUN/model.safetensors  best.json                   the weights that validated best
+RUN/config.json  tokenizer.json  statistics.json   what the run is
+RUN/checkpoints/step-00000200/                     where it stands: model, optimizer, state.json
+RUN/model.safetensors  best.json                   the weights that validated best
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def load_run(run_dir: Path | str, device: torch.device | str = "cpu") -> LoadedR
     system = UnifiedMultiModalSystem(config.system)
     weights = run_dir / "model.safetensors"
     if not weights.is_file():
-        raise InputError(f"{weights}: expected trained weights, found none; let `astrobio train --out {run_dir}` finish")
+        raise InputError(
+            f"{weights}: expected trained weights, found none; let `astrobio train --out {run_dir}` finish"
+        )
     load_weights(system, weights)
     return LoadedRun(system.to(device).eval(), tokenizer, statistics, config)
 
@@ -67,7 +69,9 @@ def read_run(run_dir: Path) -> tuple[RunConfig, WorldTokenizer, Statistics]:
     """
     for name in ("config.json", "tokenizer.json", "statistics.json"):
         if not (run_dir / name).is_file():
-            raise InputError(f"{run_dir}: expected a run folder with {name}, found none; make one with `astrobio train`")
+            raise InputError(
+                f"{run_dir}: expected a run folder with {name}, found none; make one with `astrobio train`"
+            )
     return (
         RunConfig.from_dict(read_json(run_dir / "config.json")),
         WorldTokenizer.load(run_dir / "tokenizer.json"),
@@ -199,7 +203,11 @@ def _restore_optimizer(
     for key, value in {**entries, **plain["state"]}.items():
         parameter, _, name = key.partition(".")
         state.setdefault(int(parameter), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": plain["param_groups"]})
+    groups = [
+        {name: tuple(value) if isinstance(value, list) and name != "params" else value for name, value in group.items()}
+        for group in plain["param_groups"]
+    ]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _random_states() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

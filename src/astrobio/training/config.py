@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from astrobio.batch import MODALITIES
 from astrobio.errors import InputError
 from astrobio.losses.combined import LossWeights
 from astrobio.system import SystemConfig, preset
@@ -54,7 +55,7 @@ class TrainingConfig:
     precision: Precision = "auto"
     device: str = "auto"
     modality_dropout: float = 0.15
-    modalities: tuple[str, ...] = ("text", "spectrum", "climate", "metabolism")
+    modalities: tuple[str, ...] = MODALITIES
     max_length: int = 512
     seed: int = 0
     log_every: int = 10
@@ -73,6 +74,11 @@ class TrainingConfig:
                 raise InputError(f"training.{name}: expected at least 1, found {getattr(self, name)}")
         if not 0.0 <= self.modality_dropout < 1.0:
             raise InputError(f"training.modality_dropout: expected 0 ≤ p < 1, found {self.modality_dropout}")
+        unknown = [name for name in self.modalities if name not in MODALITIES]
+        if unknown or not self.modalities:
+            raise InputError(
+                f"training.modalities: expected some of {', '.join(MODALITIES)}, found {unknown or 'none'}"
+            )
         if self.lr <= 0.0:
             raise InputError(f"training.lr: expected a positive rate, found {self.lr}")
 
@@ -132,7 +138,9 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise InputError(f"training.device: expected auto, cpu, cuda or cuda:N, found {name!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"training.device: {name!r} was asked for but no GPU is available; use --set training.device=cpu")
+        raise InputError(
+            f"training.device: {name!r} was asked for but no GPU is available; use --set training.device=cpu"
+        )
     return device
 
 

@@ -37,7 +37,7 @@ class Worlds(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Sample: ...
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Row:
 
     def to(self, device: torch.device) -> Row:
         """The same world with its tensors, except the graph's, on a device."""
-        return replace(self, batch=self.batch.to(device), context=self.context.to(device), target=self.target.to(device))
+        return replace(
+            self, batch=self.batch.to(device), context=self.context.to(device), target=self.target.to(device)
+        )
 
     def nbytes(self) -> int:
         """Bytes of the tensors without the graph, which worlds of one organism share."""
@@ -75,7 +77,9 @@ class Store:
         self, worlds: Worlds, collator: Collator, device: torch.device, cache: str = "auto", workers: int = 0
     ) -> None:
         if len(worlds) == 0:
-            raise InputError("data: expected at least one world in the split, found none; run `astrobio simulate` first")
+            raise InputError(
+                "data: expected at least one world in the split, found none; run `astrobio simulate` first"
+            )
         self.worlds, self.collator, self.device, self.workers = worlds, collator, device, workers
         self.cache = "none"
         self._graphs: WeakKeyDictionary[MetabolicGraph, Data] = WeakKeyDictionary()
@@ -175,8 +179,8 @@ class Feed:
 
     def stream(self, start: int = 0) -> Iterator[MultiModalBatch]:
         """Batches number `start`, `start + 1`, … as if the stream had run from 0."""
-        epoch, skip = divmod(start, self.batches_per_epoch)
-        for epoch in count(epoch):
+        first, skip = divmod(start, self.batches_per_epoch)
+        for epoch in count(first):
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.store))
             order = order[self.shard[0] :: self.shard[1]]
             batches = [
@@ -235,7 +239,7 @@ def sweep(
 
 def host_of(sample: Sample) -> str:
     """The star a world belongs to, by its provenance; worlds that name none stand for themselves."""
-    return str(sample.provenance.get("host", sample.world_id))
+    return str(sample.provenance.get("star", sample.world_id))
 
 
 def _choose_cache(size: int, device: torch.device) -> str:

@@ -275,8 +275,8 @@ def _require_same(old: RunConfig, new: RunConfig, run_dir: Path) -> None:
     for key in sorted(before.keys() | now.keys()):
         if key.removeprefix("training.") not in FREE_KEYS and before.get(key) != now.get(key):
             raise InputError(
-                f"{run_dir}: holds a run with {key}={before.get(key)}, found {now.get(key)}; give another --out, or the "
-                "same settings to resume"
+                f"{run_dir}: holds a run with {key}={before.get(key)}, found {now.get(key)}; give another "
+                "--out, or the same settings to resume"
             )
 
 

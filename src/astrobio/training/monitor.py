@@ -23,7 +23,13 @@ class Monitor:
     """
 
     def __init__(self, run_dir: Path, start: int, total: int, console: Console, label: str = "train") -> None:
-        self.path, self.console, self.label, self.start, self.total = run_dir / "log.jsonl", console, label, start, total
+        self.path, self.console, self.label, self.start, self.total = (
+            run_dir / "log.jsonl",
+            console,
+            label,
+            start,
+            total,
+        )
         run_dir.mkdir(parents=True, exist_ok=True)
         _drop_later_lines(self.path, start)
         self._board = _open_board(run_dir / "tensorboard", start)

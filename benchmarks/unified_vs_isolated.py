@@ -1,0 +1,296 @@
+"""Does training four modalities jointly beat training each alone?
+
+For every seed: the unified system, the same system on each modality alone, the late fusion of those, and boosted trees
+on hand-made features of all modalities; all with the same worlds, steps and tuning trials (learning rates are tuned at
+the first seed, on the validation split). Writes `benchmarks/results/unified_vs_isolated.json` and a figure. Finished
+runs are kept in `--out`, so an interrupted benchmark continues.
+
+    python benchmarks/unified_vs_isolated.py --data worlds --out runs/benchmark --seeds 3 --steps 1500
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from astrobio.batch import MODALITIES
+from astrobio.errors import InputError
+from astrobio.evaluation.baselines import (
+    RATES,
+    Table,
+    best_trial,
+    feature_tables,
+    gradient_boosting,
+    is_finished,
+    isolated_config,
+    late_fusion,
+    trial_config,
+    trial_folder,
+)
+from astrobio.evaluation.calibrate import fit_temperature
+from astrobio.evaluation.evaluate import Splits, open_splits, predict_all
+from astrobio.evaluation.metrics import (
+    expected_calibration_error,
+    macro_accuracy,
+    macro_accuracy_over_runs,
+    negative_log_likelihood,
+    paired_difference,
+)
+from astrobio.evaluation.predictions import Predictions
+from astrobio.training.checkpoint import load_run, write_json
+from astrobio.training.config import RunConfig, choose_device, run_config
+from astrobio.training.loop import Stores, open_stores, prepare_run, train
+
+ROOT = Path(__file__).parents[1]
+SYSTEMS = ("unified", *MODALITIES)
+NAMES = {
+    "unified": "unified", **{name: f"{name} alone" for name in MODALITIES},
+    "late_fusion": "late fusion of these", "gradient_boosting": "boosted trees",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: `config` on `data` into `run`, with tokenizer and statistics of `like`."""
+
+    config: RunConfig
+    data: Path
+    run: Path
+    like: Path
+
+
+_STORES: dict[tuple[Path, str], Stores] = {}  # prepared worlds of this process, shared by its jobs
+
+
+def run_job(job: Job) -> str:
+    """Train one system to the end; returns what to say of it."""
+    if is_finished(job.run, job.config):
+        return f"{job.run}: kept"
+    device = choose_device(job.config.training.device)
+    key = (job.data, str(device))
+    if key not in _STORES:
+        _STORES[key] = open_stores(job.like, job.data, job.config.training, device)
+    start = time.perf_counter()
+    console = Console(stderr=True, quiet=multiprocessing.parent_process() is not None)
+    train(job.config, job.data, job.run, stores=_STORES[key], like=job.like, console=console, label=job.run.parent.name)
+    return f"{job.run}: {time.perf_counter() - start:.0f} s"
+
+
+def run_jobs(jobs: list[Job], processes: int, console: Console) -> None:
+    """Train all, side by side in so many processes."""
+    if processes == 1:
+        for job in jobs:
+            console.print(run_job(job), highlight=False)
+        return
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for said in pool.map(run_job, jobs):
+            console.print(said, highlight=False)
+
+
+def config_of(system: str, base: RunConfig, seed: int) -> RunConfig:
+    """The unified system or one on a single modality, at a seed."""
+    config = base if system == "unified" else isolated_config(base, system)
+    return replace(config, training=replace(config.training, seed=seed))
+
+
+def train_all(base: RunConfig, options: argparse.Namespace, console: Console) -> dict[str, dict[int, Path]]:
+    """Tune at the first seed, train the chosen rate at the others; system → seed → run folder."""
+    like = options.out / "prepared"
+    prepare_run(base, options.data, like, console)
+
+    def jobs(seed: int, factors: dict[str, list[float]]) -> list[Job]:
+        return [
+            Job(trial_config(config_of(s, base, seed), f), options.data, trial_folder(folder(s, seed), f), like)
+            for s in SYSTEMS
+            for f in factors[s]
+        ]
+
+    def folder(system: str, seed: int) -> Path:
+        return options.out / f"seed-{seed}" / system
+
+    first, *others = range(options.seeds)
+    run_jobs(jobs(first, {s: list(RATES[: options.trials]) for s in SYSTEMS}), options.jobs, console)
+    chosen = {s: best_trial(base, folder(s, first), RATES[: options.trials]) for s in SYSTEMS}
+    fixed = {s: [chosen[s].factor] for s in SYSTEMS}
+    run_jobs([job for seed in others for job in jobs(seed, fixed)], options.jobs, console)
+    return {
+        s: {first: chosen[s].run, **{seed: trial_folder(folder(s, seed), chosen[s].factor) for seed in others}}
+        for s in SYSTEMS
+    }
+
+
+def probabilities_of_seed(
+    runs: dict[str, Path], splits: Splits, tables: dict[str, Table], seed: int, trials: int
+) -> tuple[Predictions, dict[str, np.ndarray], dict[str, Any]]:
+    """Test truths, calibrated test probabilities of everything compared, and notes on the late fusion."""
+    validation, test, out = {}, {}, {}
+    for name, run_dir in runs.items():
+        run = load_run(run_dir, splits.test.device)
+        validation[name], test[name] = (predict_all(run, s).labelled() for s in (splits.validation, splits.test))
+        temperature = fit_temperature(validation[name].logits, validation[name].labels)
+        out[name] = test[name].probabilities(temperature)
+    fused = late_fusion(*({m: found[m] for m in MODALITIES} for found in (validation, test)), trials=trials, seed=seed)
+    out["late_fusion"] = fused.probabilities
+    out["gradient_boosting"] = gradient_boosting(tables, trials=trials, seed=seed)
+    return test["unified"], out, {"method": fused.method, "validation": fused.validation}
+
+
+def compare(found: list[dict[str, np.ndarray]], truth: Predictions) -> dict[str, Any]:
+    """Per-seed scores, means over seeds with intervals, and paired differences of the unified system to each other."""
+    predicted = {name: np.stack([seed[name].argmax(axis=1) for seed in found]) for name in found[0]}
+    per_seed = [
+        {
+            name: {
+                "macro_accuracy": macro_accuracy(truth.labels, p.argmax(axis=1)),
+                "ece": expected_calibration_error(p, truth.labels),
+                "negative_log_likelihood": negative_log_likelihood(p, truth.labels),
+            }
+            for name, p in seed.items()
+        }
+        for seed in found
+    ]
+    means = {n: macro_accuracy_over_runs(truth.labels, rows, truth.groups) for n, rows in predicted.items()}
+    gains = {
+        name: paired_difference(truth.labels, predicted["unified"], rows, truth.groups)
+        for name, rows in predicted.items()
+        if name != "unified"
+    }
+    return {
+        "per_seed": per_seed,
+        "mean": {name: interval.to_dict() for name, interval in means.items()},
+        "best_single": max(MODALITIES, key=lambda name: means[name].mean),
+        "difference": {name: interval.to_dict() for name, interval in gains.items()},
+        "beaten": {name: interval.low > 0.0 for name, interval in gains.items()},
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where this ran."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "platform": platform.platform(), "processor": _processor(), "gpu": gpu, "python": platform.python_version(),
+        "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def commit() -> str:
+    """The commit that ran, marked where files differ from it; "unknown" outside a repository."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Macro accuracies with intervals (left) and what the unified system gains over each (right)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(reversed(NAMES))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    for row, name in enumerate(names):
+        colour = "#b5179e" if name == "unified" else "#4a5568"
+        for axis, entries in ((left, result["mean"]), (right, result["difference"])):
+            if name in entries:
+                low, high = entries[name]["ci95"]
+                axis.plot([low, high], [row, row], color=colour, lw=2.5, solid_capstyle="round")
+                axis.plot(entries[name]["mean"], row, "o", color=colour, ms=6)
+        left.plot([s[name]["macro_accuracy"] for s in result["per_seed"]], [row] * len(result["per_seed"]), "|",
+                  color=colour, ms=10, alpha=0.6)  # fmt: skip
+    left.axvline(1 / 6, color="#a0aec0", lw=1, ls=":")
+    right.axvline(0.0, color="#a0aec0", lw=1, ls=":")
+    left.set_yticks(range(len(names)), [NAMES[name] for name in names])
+    left.set_xlabel("macro accuracy, six world states (dotted: chance)")
+    right.set_xlabel("gain of the unified system")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="x", color="#e2e8f0", lw=0.8)
+        axis.set_axisbelow(True)
+    worlds = result["worlds"]
+    figure.suptitle(
+        f"Held-out stars and climates: {worlds['test']} worlds, {len(result['per_seed'])} seeds, 95% intervals",
+        fontsize=10,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160)
+    plt.close(figure)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of worlds")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--trials", type=int, default=3, help="tuning trials of every system")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", help="KEY=VALUE of the configuration")
+    parser.add_argument("--result", type=Path, default=ROOT / "benchmarks/results/unified_vs_isolated.json")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs/figures/unified_vs_isolated.png")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, compare, write the result and the figure."""
+    options, console, start = arguments(), Console(stderr=True), time.time()
+    fixed = [f"training.steps={options.steps}", f"training.device={options.device}", "training.batch_size=32"]
+    quiet = [f"training.checkpoint_every={max(options.steps // 2, 1)}", "training.keep=1"]
+    base = run_config("mini", [*fixed, *quiet, "training.gradient_norms_every=0", *options.overrides])
+    device = choose_device(options.device)
+    runs = train_all(base, options, console)
+    splits = open_splits(options.out / "prepared", options.data, device)
+    tables = feature_tables({name: getattr(splits, name).worlds for name in ("train", "validation", "test")})
+    found, fusions, truth = [], [], None
+    for seed in range(options.seeds):
+        of_seed = {system: runs[system][seed] for system in SYSTEMS}
+        truth, probabilities, fusion = probabilities_of_seed(of_seed, splits, tables, seed, options.trials)
+        found.append(probabilities)
+        fusions.append(fusion)
+    assert truth is not None
+    result = {
+        "command": " ".join(["python", *sys.argv]), "commit": commit(),
+        "date": datetime.now(UTC).isoformat("T", "seconds"),
+        "machine": machine(device), "wall_seconds": round(time.time() - start),
+        "worlds": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
+        "stars_in_test": len(np.unique(truth.groups)), "steps": options.steps, "trials": options.trials,
+        "learning_rates": {s: load_run(runs[s][0]).config.training.lr for s in SYSTEMS},
+        "config": base.to_dict(), "late_fusion": fusions, **compare(found, truth),
+    }  # fmt: skip
+    write_json(options.result, result)
+    draw(result, options.figure)
+    print(json.dumps({key: result[key] for key in ("mean", "difference", "beaten")}, indent=1))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

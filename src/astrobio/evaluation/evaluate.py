@@ -1,0 +1,272 @@
+"""How well a run does on worlds whose stars and climates it never saw, beside what it has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.table import Table
+
+from astrobio.batch import MODALITIES, WORLD_STATES
+from astrobio.evaluation.baselines import (
+    RATES,
+    feature_tables,
+    gradient_boosting,
+    isolated_config,
+    late_fusion,
+    train_tuned,
+)
+from astrobio.evaluation.calibrate import Calibration, fit_temperature
+from astrobio.evaluation.metrics import (
+    area_under_roc,
+    confusion,
+    expected_calibration_error,
+    macro_accuracy,
+    macro_accuracy_interval,
+    negative_log_likelihood,
+    paired_difference,
+)
+from astrobio.evaluation.predictions import Predictions, predict
+from astrobio.training.checkpoint import LoadedRun, load_run, read_json, read_run, write_json
+from astrobio.training.config import RunConfig, choose_device, run_config
+from astrobio.training.feed import Store, sweep
+from astrobio.training.loop import Stores, open_store, train
+from astrobio.training.step import autocast
+
+OUTLIER_WORLDS = 512  # training worlds that shape the outlier models
+WRITTEN_WORLDS = 64  # test worlds whose assessment is written out and read back
+MAX_NEW_TOKENS = 160
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Prepared worlds of a data set as one run reads them, and where predictions are made."""
+
+    train: Store
+    validation: Store
+    test: Store
+
+
+def evaluate_run(
+    run_dir: Path | str,
+    data_dir: Path | str,
+    *,
+    baselines: bool = True,
+    trials: int = 1,
+    device: str = "auto",
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Calibrate a run on the validation split and score it, and its baselines, on the test split.
+
+    `RUN/evaluation.json` receives more than is returned: likelihoods, what permuting each modality costs, how often the
+    written assessment names the right state, and the paired differences to every baseline.
+
+    Args:
+        baselines: train isolated systems (into `RUN/baselines`, resumed and kept) and boosted trees; without, their
+            entries are None. trials: tuning trials that each baseline gets (the run itself had one).
+
+    Returns:
+        `unified` {macro_accuracy, ci95, ece}, `single` {modality: same}, `isolated_late_fusion`, `gradient_boosting`
+        and `confusion` (rows true, columns predicted).
+
+    Raises:
+        InputError: no trained run, or a split without worlds.
+    """
+    run_dir, data_dir, console = Path(run_dir), Path(data_dir), console or Console(stderr=True)
+    target = choose_device(device)
+    run, splits = load_run(run_dir, target), open_splits(run_dir, data_dir, target)
+    calibration = calibrate(run, splits)
+    calibration.save(run_dir / "calibration.json")
+    test = predict_all(run, splits.test, label="unified").labelled()
+    others = {}
+    if baselines:
+        others = baseline_probabilities(run.config, run_dir, data_dir, splits, trials=trials, console=console)
+    scores = {name: score(probabilities, test) for name, probabilities in others.items()}
+    report = {
+        "unified": score(calibration.probabilities(test.logits), test),
+        "single": {name: scores.get(name) for name in MODALITIES},
+        "isolated_late_fusion": scores.get("isolated_late_fusion"),
+        "gradient_boosting": scores.get("gradient_boosting"),
+        "confusion": confusion(test.labels, test.predicted, len(WORLD_STATES)).tolist(),
+    }
+    details = detailed(run, splits, calibration, test, others)
+    write_json(run_dir / "evaluation.json", {**report, "states": list(WORLD_STATES), **details})
+    return report
+
+
+def open_splits(run_dir: Path, data_dir: Path, device: torch.device) -> Splits:
+    """All three splits as a run's tokenizer and statistics prepare them."""
+    settings = read_run(run_dir)[0].training
+    return Splits(*(open_store(run_dir, data_dir, name, settings, device) for name in ("train", "validation", "test")))
+
+
+def calibrate(run: LoadedRun, splits: Splits) -> Calibration:
+    """Temperature and conformal thresholds from the validation split, the outliers' shape from the training split."""
+    training = predict_all(run, splits.train, limit=OUTLIER_WORLDS)
+    return Calibration.fit(training, predict_all(run, splits.validation))
+
+
+def predict_all(run: LoadedRun, store: Store, **options: Any) -> Predictions:
+    """`predict` with the run's own modalities, batch size and precision."""
+    settings = run.config.training
+    shown = {"modalities": settings.modalities, "batch_size": settings.batch_size, "precision": settings.precision}
+    return predict(run.system, store, **{**shown, **options})
+
+
+def score(probabilities: Float[np.ndarray, "N C"], truth: Predictions) -> dict[str, Any]:
+    """Macro accuracy with its interval by star, and calibration error."""
+    interval = macro_accuracy_interval(truth.labels, probabilities.argmax(axis=1), truth.groups)
+    return {
+        "macro_accuracy": interval.mean,
+        "ci95": [interval.low, interval.high],
+        "ece": expected_calibration_error(probabilities, truth.labels),
+    }
+
+
+def baseline_probabilities(
+    config: RunConfig, run_dir: Path, data_dir: Path, splits: Splits, *, trials: int, console: Console
+) -> dict[str, Float[np.ndarray, "N C"]]:
+    """Calibrated test probabilities of every isolated system, of their late fusion and of boosted trees."""
+    validation, test = {}, {}
+    for name in MODALITIES:
+        best = train_tuned(
+            isolated_config(config, name), data_dir, run_dir / "baselines" / name, factors=RATES[:trials], like=run_dir,
+            stores=Stores(splits.train, splits.validation), console=console, label=f"{name} alone",
+        )  # fmt: skip
+        run = load_run(best.run, splits.test.device)
+        validation[name], test[name] = (predict_all(run, s).labelled() for s in (splits.validation, splits.test))
+    out = {
+        name: test[name].probabilities(fit_temperature(found.logits, found.labels))
+        for name, found in validation.items()
+    }
+    fused = late_fusion(validation, test, trials=trials)
+    console.print(f"late fusion by {fused.method}", highlight=False)
+    tables = feature_tables({name: getattr(splits, name).worlds for name in ("train", "validation", "test")})
+    trees = gradient_boosting(tables, trials=trials, seed=config.training.seed)
+    return out | {"isolated_late_fusion": fused.probabilities, "gradient_boosting": trees}
+
+
+def detailed(
+    run: LoadedRun,
+    splits: Splits,
+    calibration: Calibration,
+    test: Predictions,
+    others: Mapping[str, Float[np.ndarray, "N C"]],
+) -> dict[str, Any]:
+    """What `evaluate_run` found besides its report."""
+    probabilities = calibration.probabilities(test.logits)
+    sets = np.stack([1.0 - p <= np.array(calibration.conformal) for p in probabilities])
+    inhabited = np.array(["biosphere" in name for name in WORLD_STATES])
+    ours = probabilities.argmax(axis=1)[None]
+    return {
+        "accuracy": float((ours[0] == test.labels).mean()),
+        "negative_log_likelihood": negative_log_likelihood(probabilities, test.labels),
+        "inhabited_auroc": area_under_roc(probabilities[:, inhabited].sum(axis=1), inhabited[test.labels]),
+        "temperature": calibration.temperature,
+        "conformal_coverage": float(sets[np.arange(len(sets)), test.labels].mean()),
+        "conformal_size": float(sets.sum(axis=1).mean()),
+        "permutation_cost": permutation_cost(run, splits.test, test),
+        "language": language(run, splits.test),
+        "difference": {
+            name: paired_difference(test.labels, ours, other.argmax(axis=1)[None], test.groups).to_dict()
+            for name, other in others.items()
+        },
+    }
+
+
+def permutation_cost(run: LoadedRun, store: Store, test: Predictions) -> dict[str, float]:
+    """Macro accuracy lost when a modality comes from another world: 0 says that the system ignores it."""
+    whole = macro_accuracy(test.labels, test.predicted)
+    costs = {}
+    for name in run.config.training.modalities:
+        mixed = predict_all(run, store, permute=name).labelled()
+        costs[name] = whole - macro_accuracy(mixed.labels, mixed.predicted)
+    return costs
+
+
+def language(run: LoadedRun, store: Store, limit: int = WRITTEN_WORLDS) -> dict[str, float]:
+    """Write assessments of the first test worlds and read the state they name.
+
+    Returns:
+        `worlds` written, share that names the `right_state`, share that names one at all (`names_a_state`), and share
+        in which text and classifier agree (`agrees`).
+    """
+    settings = run.config.training
+    size = min(limit, len(store))
+    named: list[str | None] = []
+    truth, believed = [], []
+    run.system.eval()
+    for batch in sweep(store, size, batch_size=settings.batch_size, modalities=settings.modalities, assessments=False):
+        with torch.inference_mode(), autocast(store.device, settings.precision):
+            written = run.system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id)
+            believed += run.system(batch).state_logits.argmax(dim=-1).tolist()
+        named += [named_state(run.tokenizer.decode(tokens)) for tokens in written]
+        truth += batch.labels.tolist()
+    return {
+        "worlds": size,
+        "right_state": _share(n == WORLD_STATES[t] for n, t in zip(named, truth, strict=True) if t >= 0),
+        "names_a_state": _share(n is not None for n in named),
+        "agrees": _share(n == WORLD_STATES[b] for n, b in zip(named, believed, strict=True)),
+    }
+
+
+def named_state(text: str) -> str | None:
+    """The world state that a text names first, hyphenated or not; None where it names none."""
+    plain = " ".join(text.lower().replace("-", " ").split())
+    found = {name: plain.find(name.replace("-", " ")) for name in WORLD_STATES}
+    named = [name for name, at in found.items() if at >= 0]
+    return min(named, key=lambda name: found[name]) if named else None
+
+
+def _share(flags: Any) -> float:
+    values = list(flags)
+    return float(np.mean(values)) if values else float("nan")
+
+
+def train_and_calibrate(preset: str, overrides: Sequence[str], data_dir: Path, run_dir: Path, console: Console) -> None:
+    """Train a run to its end and write `RUN/calibration.json`.
+
+    Raises:
+        InputError: as `run_config` and `train`.
+    """
+    config = run_config(preset, overrides)
+    device = choose_device(config.training.device)
+    progress = train(config, data_dir, run_dir, console=console)
+    calibrate(load_run(run_dir, device), open_splits(run_dir, data_dir, device)).save(run_dir / "calibration.json")
+    skipped = f", {progress.skipped} steps skipped as not finite" if progress.skipped else ""
+    best = read_json(run_dir / "best.json")
+    console.print(
+        f"{run_dir}: {progress.step} steps{skipped}; best at step {best['step']} "
+        f"with validation accuracy {best['accuracy']:.3f}",
+        highlight=False,
+    )
+
+
+def evaluate_and_print(
+    run_dir: Path,
+    data_dir: Path,
+    json_file: Path | None,
+    *,
+    baselines: bool,
+    trials: int,
+    device: str,
+    console: Console,
+) -> None:
+    """`evaluate_run`, its table on the console and its report in a file."""
+    report = evaluate_run(run_dir, data_dir, baselines=baselines, trials=trials, device=device, console=console)
+    if json_file is not None:
+        write_json(json_file, report)
+    rows = Table("system", "macro accuracy [95%]", "calibration error", title="held-out worlds")
+    entries = {"unified": report["unified"], **{f"{name} alone": entry for name, entry in report["single"].items()}}
+    entries |= {"late fusion": report["isolated_late_fusion"], "boosted trees": report["gradient_boosting"]}
+    for name, entry in entries.items():
+        if entry is not None:
+            low, high = entry["ci95"]
+            rows.add_row(name, f"{entry['macro_accuracy']:.3f} [{low:.3f}, {high:.3f}]", f"{entry['ece']:.3f}")
+    console.print(rows)

@@ -1,0 +1,103 @@
+"""Accumulation, the guard against non-finite numbers, and the gradient report."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from astrobio.batch import Collator, MultiModalBatch, Sample
+from astrobio.losses.combined import LossWeights
+from astrobio.system import SystemConfig, UnifiedMultiModalSystem
+from astrobio.training.gradients import KeptGradients
+from astrobio.training.step import gradient_norms, train_step
+
+# InfoNCE compares the worlds of one forward pass, so it depends on the cut; links draw their negative pairs at random.
+COMPARABLE = LossWeights(alignment=0.0, graph_vae=0.0)
+
+
+class Recorded(KeptGradients):
+    """Keeps a copy of the gradients instead of taking a step."""
+
+    def finish(self) -> torch.Tensor:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+        return torch.ones(())
+
+
+@pytest.fixture
+def system(tiny_system: SystemConfig) -> UnifiedMultiModalSystem:
+    return UnifiedMultiModalSystem(tiny_system).eval()  # no sampling, so that two passes can be compared
+
+
+def policy_for(system: UnifiedMultiModalSystem, kind: type[KeptGradients] = KeptGradients) -> KeptGradients:
+    return kind(torch.optim.SGD(system.parameters(), lr=0.1), 1.0)
+
+
+def test_losses_of_micro_batches_add_up_to_those_of_one_batch(
+    system: UnifiedMultiModalSystem, sample_factory: Callable[..., Sample], collator: Collator
+):
+    without = [(), ("climate",), ("metabolism", "text"), (), ("spectrum",), ("climate", "metabolism")]
+    samples = [sample_factory(i, without=w, assessment="one " * (1 + 5 * i)) for i, w in enumerate(without)]
+    samples[3] = replace(samples[3], state=None)
+    whole, uneven = (
+        train_step(system, policy_for(system, Recorded), [collator(part) for part in parts], COMPARABLE, "fp32").losses
+        for parts in ([samples], [samples[:1], samples[1:4], samples[4:]])
+    )
+    assert uneven == pytest.approx(whole, rel=1e-4)
+
+
+def test_gradients_of_micro_batches_add_up_too(
+    system: UnifiedMultiModalSystem, sample_factory: Callable[..., Sample], collator: Collator
+):
+    samples = [sample_factory(i, assessment="one " * (1 + 5 * i)) for i in range(4)]
+    gradients = []
+    for parts in ([samples], [samples[:1], samples[1:]]):
+        policy = policy_for(system, Recorded)
+        train_step(system, policy, [collator(part) for part in parts], COMPARABLE, "fp32")
+        assert isinstance(policy, Recorded)
+        gradients.append(torch.cat([g.flatten() for g in policy.gradients]))
+        system.zero_grad()
+    assert torch.linalg.norm(gradients[0]) > 0
+    assert torch.linalg.norm(gradients[0] - gradients[1]) < 1e-4 * torch.linalg.norm(gradients[0])
+
+
+def test_non_finite_loss_leaves_the_weights_alone(system: UnifiedMultiModalSystem, batch: MultiModalBatch):
+    broken = copy.copy(batch)
+    broken.physics = batch.physics * float("nan")
+    before = copy.deepcopy(system.state_dict())
+    result = train_step(system, policy_for(system), [batch, broken], LossWeights(), "fp32")
+    assert "not finite" in result.skipped and "retrieval" in result.skipped and batch.world_ids[0] in result.skipped
+    assert all(torch.equal(before[name], value) for name, value in system.state_dict().items())
+    assert all(p.grad is None for p in system.parameters())
+
+
+def test_non_finite_gradient_leaves_the_weights_alone(system: UnifiedMultiModalSystem, batch: MultiModalBatch):
+    def explode(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * float("inf")
+
+    system.absent.register_hook(explode)
+    before = copy.deepcopy(system.state_dict())
+    result = train_step(system, policy_for(system), [batch], LossWeights(), "fp32")
+    assert result.skipped.startswith("the gradient is not finite")
+    assert all(torch.equal(before[name], value) for name, value in system.state_dict().items())
+
+
+def test_ordinary_step_moves_the_weights(system: UnifiedMultiModalSystem, batch: MultiModalBatch):
+    before = copy.deepcopy(system.state_dict())
+    result = train_step(system, policy_for(system), [batch], LossWeights(), "fp32")
+    assert not result.skipped and result.gradient_norm > 0
+    assert any(not torch.equal(before[name], value) for name, value in system.state_dict().items())
+
+
+def test_gradient_report_names_who_reaches_whom(system: UnifiedMultiModalSystem, batch: MultiModalBatch):
+    state = torch.get_rng_state()
+    norms = gradient_norms(system, batch, LossWeights(retrieval=0.0), "fp32")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in system.parameters())
+    assert "retrieval" not in norms
+    assert norms["classification"]["climate_cnn"] > 0 and norms["classification"]["spectrum_encoder"] > 0
+    assert norms["mass_balance"]["decoder"] == 0.0 and norms["mass_balance"]["metabolic_vae"] > 0
