@@ -1,0 +1,1 @@
+"""Data sets of worlds: resumable building, splits, reading, tokens."""

@@ -1,0 +1,78 @@
+"""Who may draw from what: splits are given hosts and organisms before any world is sampled.
+
+No host star is in two splits, and every world draws its own climate, so stars and climate draws of the test split are
+unseen. Organisms are split by clade where a guild has enough of them; see `organism_pools`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from astrobio.batch import WORLD_STATES
+from astrobio.errors import InputError
+from astrobio.worlds.biosphere import Organism
+from astrobio.worlds.stars import Star, draw_star
+
+SPLITS = ("train", "validation", "test")
+SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
+WORLDS_PER_HOST = 4  # on average; systems of several planets share a host, as TRAPPIST-1's do
+MIN_HOSTS = 12  # a pool must span the spectral types
+BLOCK = len(WORLD_STATES)  # consecutive worlds that hold each state once and stay in one split
+
+
+def split_of_blocks(worlds: int, seed: int) -> list[str]:
+    """Split of each block of six worlds, in the shares above, every split with at least one block.
+
+    Raises:
+        InputError: too few worlds for three splits.
+    """
+    blocks = -(-worlds // BLOCK)
+    if blocks < len(SPLITS):
+        raise InputError(f"worlds: expected at least {BLOCK * len(SPLITS)}, so that each split has some, found {worlds}")
+    held_out = max(1, round(SHARES["test"] * blocks))
+    names = ["validation"] * held_out + ["test"] * held_out
+    names += ["train"] * (blocks - len(names))
+    order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5B117,))).permutation(blocks)
+    return [names[place] for place in order]
+
+
+def host_pools(worlds: int, seed: int) -> dict[str, tuple[Star, ...]]:
+    """Hosts of each split; their number grows with the split's share of worlds."""
+    pools = {}
+    for number, split in enumerate(SPLITS):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x57A2, number)))
+        count = max(MIN_HOSTS, round(SHARES[split] * worlds / WORLDS_PER_HOST))
+        pools[split] = tuple(draw_star(rng, f"{split[:2].upper()}-{seed}-{index:05d}") for index in range(count))
+    return pools
+
+
+def organism_pools(organisms: Sequence[Organism], seed: int) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Indices of the organisms that each split may use, and how each guild was split.
+
+    Guilds with at least three clades are split by clade: all variants of all parents of a clade stay in one split.
+    Guilds with fewer (the default set holds one methanogen) are split by variant, so that every split holds every guild
+    and a guild never tells the split; such a guild is marked "by variant", and no claim on unseen clades rests on it.
+
+    Raises:
+        InputError: a guild with fewer than three variants.
+    """
+    guilds: dict[str, dict[str, list[int]]] = {}
+    for index, organism in enumerate(organisms):
+        guilds.setdefault(organism.guild, {}).setdefault(organism.clade, []).append(index)
+    pools: dict[str, list[int]] = {split: [] for split in SPLITS}
+    how: dict[str, str] = {}
+    for number, (guild, clades) in enumerate(sorted(guilds.items())):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x096A, number)))
+        by_clade = len(clades) >= len(SPLITS)
+        units = [clades[name] for name in sorted(clades)] if by_clade else [[i] for c in clades.values() for i in c]
+        if len(units) < len(SPLITS):
+            raise InputError(f"organisms of guild {guild!r}: expected at least 3 variants, found {len(units)}")
+        how[guild] = "by clade" if by_clade else "by variant"
+        held_out = max(1, round(SHARES["test"] * len(units)))
+        order = [units[place] for place in rng.permutation(len(units))]
+        pools["validation"] += [index for unit in order[:held_out] for index in unit]
+        pools["test"] += [index for unit in order[held_out : 2 * held_out] for index in unit]
+        pools["train"] += [index for unit in order[2 * held_out :] for index in unit]
+    return {split: sorted(indices) for split, indices in pools.items()}, how
