@@ -144,7 +144,8 @@ def test_loss_composition_is_the_weighted_sum_of_its_parts(batch: MultiModalBatc
     scale = weights.of_parts()
     assert set(loss.parts) == set(scale)
     parts = {name: value.item() for name, value in loss.parts.items()}
-    assert all(math.isfinite(value) and value > 0 for value in parts.values()), parts
+    assert all(math.isfinite(value) for value in parts.values()), parts
+    assert all(value > 0 for name, value in parts.items() if name != "thermodynamics"), parts  # that may be obeyed
     assert loss.total.item() == pytest.approx(sum(scale[name] * value for name, value in parts.items()), rel=1e-5)
 
 
@@ -199,7 +200,7 @@ def test_overfitting_eight_worlds_to_perfection(sample_factory: SampleFactory, c
     system = make_system().train()
     optimizer = torch.optim.AdamW(system.parameters(), lr=2e-3, weight_decay=0.0)
     first = last = math.nan
-    for step in range(60):
+    for step in range(40):
         loss = compute_multimodal_loss(system(batch), batch)
         optimizer.zero_grad()
         loss.total.backward()

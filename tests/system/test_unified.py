@@ -1,0 +1,69 @@
+"""The system's own duties: initialisation, generation, counting (the proofs are in `test_models_comprehensive`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from astrobio.batch import INHABITED_STATES, WORLD_STATES, Collator, MultiModalBatch, Sample
+from astrobio.models.initialise import rule_of
+from astrobio.system import UnifiedMultiModalSystem, preset
+
+
+@pytest.fixture
+def system() -> UnifiedMultiModalSystem:
+    return UnifiedMultiModalSystem(preset("mini")).eval()
+
+
+def test_every_parameter_has_a_rule_and_there_are_no_buffers(system: UnifiedMultiModalSystem) -> None:
+    rules = {rule_of(name) for name, _ in system.named_parameters() if name != "absent"}
+    assert rules == {"one", "zero", "token", "residual", "fan_in"}
+    assert list(system.buffers()) == []  # so that `to_empty` then `init_weights` leaves nothing undefined
+
+
+def test_built_on_meta_then_initialised_equals_built_directly() -> None:
+    with torch.device("meta"):
+        late = UnifiedMultiModalSystem(preset("mini"))
+    late.to_empty(device="cpu")
+    torch.manual_seed(1)
+    late.init_weights()
+    torch.manual_seed(1)
+    direct = UnifiedMultiModalSystem(preset("mini"))
+    torch.manual_seed(1)
+    direct.init_weights()
+    for (name, a), (_, b) in zip(late.named_parameters(), direct.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_inhabited_is_the_sum_of_the_inhabited_states(system: UnifiedMultiModalSystem, batch: MultiModalBatch) -> None:
+    with torch.no_grad():
+        outputs = system(batch)
+    probability = outputs.state_logits.softmax(-1)
+    expected = sum(probability[:, WORLD_STATES.index(name)] for name in INHABITED_STATES)
+    torch.testing.assert_close(outputs.inhabited, expected)
+
+
+def test_generation_reads_the_context_alone(
+    system: UnifiedMultiModalSystem, sample_factory: Callable[..., Sample], collator: Collator
+) -> None:
+    """With or without the assessment in the batch, alone or beside others, the continuation is the same."""
+    samples = [sample_factory(index) for index in range(3)]
+    whole = system.generate(collator(samples), max_new_tokens=6, eos_id=1)
+    bare = Collator(collator.tokenizer, collator.statistics, with_assessment=False)
+    assert system.generate(bare(samples), max_new_tokens=6, eos_id=1) == whole
+    assert system.generate(bare(samples[1:2]), max_new_tokens=6, eos_id=1) == whole[1:2]
+
+
+def test_generation_continues_the_forward_pass(
+    system: UnifiedMultiModalSystem, sample_factory: Callable[..., Sample], collator: Collator
+) -> None:
+    for name, parameter in system.named_parameters():
+        if name.endswith("gate"):
+            parameter.data.fill_(0.5)
+    bare = Collator(collator.tokenizer, collator.statistics, with_assessment=False)
+    batch = bare([sample_factory(0)])
+    with torch.no_grad():
+        first = system.decoder.logits(system(batch).hidden[0, -1]).argmax()
+    assert system.generate(batch, max_new_tokens=3, eos_id=-1)[0][0] == int(first)
