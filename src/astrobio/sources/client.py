@@ -140,11 +140,17 @@ class _Wire(requests.Session):
         """Send with retries and follow redirects; each hop decides anew whether the secret belongs to its host."""
         follow = kwargs.pop("allow_redirects", True)
         response = self._retried(request)
-        if follow and response.is_redirect:
-            hops = list(self.resolve_redirects(response, request))
-            response = hops[-1]
-            response.history = [r for r in hops[:-1]]
-        return response
+        return self._followed(request, response) if follow and response.is_redirect else response
+
+    def _followed(self, request: requests.PreparedRequest, response: requests.Response) -> requests.Response:
+        problem = ""
+        try:
+            *before, last = self.resolve_redirects(response, request)
+            last.history = [response, *before]
+            return last
+        except requests.RequestException as error:
+            problem = redact(f"{type(error).__name__}: {error}")
+        raise SourceError(f"{self.source}: {_shown(request)} redirects without end or nowhere ({problem})")
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Refuse redirects that would carry a secret away or drop encryption."""
@@ -312,7 +318,7 @@ class Session(CacheMixin, _Wire):
     ) -> None:  # fmt: skip
         suffix = f"-{credential.name}" if credential else ""
         super().__init__(
-            settings.cache_dir / source / "answers", backend="filesystem", serializer="json",
+            settings.cache_dir / source / "answers", backend="filesystem", serializer="json", decode_content=False,
             stale_if_error=settings.offline, expire_after=settings.expire_after,
             allowable_methods=("GET", "HEAD", "POST"), allowable_codes=(200,),
             key_fn=lambda *args, **kwargs: create_key(*args, **kwargs) + suffix,
@@ -321,6 +327,7 @@ class Session(CacheMixin, _Wire):
         self.credential, self.rate, self.licence = credential, rate, licence
         self.trust_env = False  # requests would put a netrc entry in the place of an explicit header
         self._jar = RequestsCookieJar()
+        self.max_redirects = 10
         self.last_from_cache = False
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
@@ -342,7 +349,7 @@ class Session(CacheMixin, _Wire):
             raise SourceError(f"{self.source}: HTTP {response.status_code} to {_shown(prepared)}: {brief}")
         return response
 
-    def stream(self, request: Request) -> requests.Response:
+    def open_stream(self, request: Request) -> requests.Response:
         """Send one request past the cache and leave the body unread, for downloads; redirects are followed."""
         prepared = self.prepare_request(request.plain())
         for _ in range(self.max_redirects):

@@ -79,7 +79,7 @@ def _continue(session: Session, request: Request, partial: Path, progress: Progr
     headers = {**request.headers, "Accept-Encoding": "identity"}
     if done and tag:
         headers |= {"Range": f"bytes={done}-", "If-Range": tag}
-    with session.stream(Request(request.method, request.url, params=request.params, headers=headers)) as response:
+    with session.open_stream(Request(request.method, request.url, params=request.params, headers=headers)) as response:
         if response.status_code == 416:
             partial.unlink(missing_ok=True)
             raise requests.ConnectionError("the server's file became shorter; starting over")

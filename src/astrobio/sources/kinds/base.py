@@ -62,8 +62,8 @@ class Source(ABC):
 
     @property
     def kind(self) -> str:
-        """Name of the connector kind."""
-        return type(self).__name__.lower()
+        """Name of the connector kind (a database may refine its kind)."""
+        return next(c.__name__ for c in type(self).__mro__ if c.__module__.startswith(__package__ or "")).lower()
 
     @abstractmethod
     def request(self, query: str) -> Request:
