@@ -32,6 +32,14 @@ def test_bit_identical_whatever_the_batch(scenarios):
         assert all(np.array_equal(a.fields[name], b.fields[name]) for a, b in zip(together, backwards, strict=True))
 
 
+def test_torch_runs_the_same_emulator(trappist_1e):
+    """ "cpu:0" takes the code path of a GPU; its draws are its own, but reproducible."""
+    scenario = trappist_1e(CO2=1e-2)
+    assert climate.surface_climate(scenario, "cpu:0") == pytest.approx(climate.surface_climate(scenario), abs=0.1)
+    first, second = (climate.simulate_climate([scenario], device="cpu:0")[0] for _ in range(2))
+    assert all(np.array_equal(first.fields[name], second.fields[name]) for name in CLIMATE_VARIABLES)
+
+
 def test_trappist_1e_with_400_ppm_check_6(trappist_1e):
     """Sergeev et al. (2020): mean 232–249, maximum 284–294, minimum 177–214 K; tolerance 4 K on mean and maximum."""
     warmest, mean = climate.surface_climate(trappist_1e())

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from astrobio.batch import PHYSICS_TARGETS, WORLD_STATES
+from astrobio.batch import INHABITED_STATES, PHYSICS_TARGETS, WORLD_STATES
 from astrobio.errors import InputError
+from astrobio.worlds.biosphere import Organism
 from astrobio.worlds.simulate import SimulationSettings, simulate_worlds, world_state
 from astrobio.worlds.stars import draw_stars
 
@@ -37,6 +40,18 @@ def test_a_world_is_the_same_alone_and_in_any_order(samples):
     assert same(simulate_worlds([4], 3, stars=STARS)[0], samples[4])
     assert same(simulate_worlds([5, 2], 3, stars=STARS)[1], samples[2])
     assert not same(simulate_worlds([2], 4, stars=STARS)[0], samples[2])
+
+
+def test_organisms_come_along_and_set_ratios(sample_factory, samples):
+    graph = replace(sample_factory(0).metabolism, exchange={"CH4": 2.0, "O2": 2.0, "CO": -1.0})
+    organisms = [Organism(f"m/{guild}", guild, "clade", graph, 0.1, 0) for guild in ("methanogen", "phototroph")]
+    with_life = simulate_worlds(range(6), 3, organisms, stars=STARS)
+    for bare, full in zip(samples, with_life, strict=True):
+        assert full.metabolism is graph
+        difference = full.physics["log10_CO"] - bare.physics["log10_CO"]
+        inhabited = full.state in INHABITED_STATES
+        assert difference == pytest.approx(np.log10(0.5) if inhabited else 0.0, abs=1e-6)
+        assert full.physics["log10_CH4"] == bare.physics["log10_CH4"]
 
 
 def test_states_are_balanced_but_not_told_by_index():
