@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,8 +16,7 @@ from torch import Tensor
 from astrobio.batch import IGNORED, MODALITIES, PHYSICS_TARGETS, MultiModalBatch
 from astrobio.losses import physics, terms
 from astrobio.losses.alignment import alignment, count_alignment
-from astrobio.models.climate_cnn import DIAGNOSTICS
-from astrobio.system.outputs import SystemOutputs
+from astrobio.system.outputs import DIAGNOSTICS, SystemOutputs
 
 CLIMATE, METABOLISM = MODALITIES.index("climate"), MODALITIES.index("metabolism")
 
@@ -96,7 +96,7 @@ def compute_multimodal_loss(
 @torch.no_grad()
 def count_targets(batch: MultiModalBatch) -> dict[str, Tensor]:
     """Number of valid targets of each part in a batch: float32 scalars, ready to be summed over ranks."""
-    graph, alive = batch.graph, _present_nodes(batch)
+    graph, alive = _graph(batch), _present_nodes(batch)
     climate, metabolism = batch.present[:, CLIMATE], batch.present[:, METABOLISM]
     counts = {
         "classification": (batch.labels != IGNORED).sum(),
@@ -119,16 +119,22 @@ def count_targets(batch: MultiModalBatch) -> dict[str, Tensor]:
 _DIAGNOSED = [PHYSICS_TARGETS.index(name) for name in DIAGNOSTICS]
 
 
+def _graph(batch: MultiModalBatch) -> Any:
+    """The batch's graphs; no static type knows the fields that `to_data` set."""
+    return batch.graph
+
+
 def _at_least_one(count: Tensor | float) -> Tensor | float:
     return count.clamp_min(1.0) if isinstance(count, Tensor) else max(count, 1.0)
 
 
 def _present_nodes(batch: MultiModalBatch) -> Bool[Tensor, "N"]:
-    return batch.present[:, METABOLISM][batch.graph.batch]
+    return batch.present[:, METABOLISM][_graph(batch).batch]
 
 
 def _balanced_compounds(batch: MultiModalBatch) -> Bool[Tensor, "N"]:
-    return batch.graph.internal & ~batch.graph.is_reaction & _present_nodes(batch)
+    graph = _graph(batch)
+    return graph.internal & ~graph.is_reaction & _present_nodes(batch)
 
 
 def _classification(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
@@ -145,12 +151,12 @@ def _graph_links(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
 
 
 def _graph_fluxes(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
-    return terms.fluxes(outputs.metabolism.fluxes, batch.graph.flux, batch.graph.flux_known & _present_nodes(batch))
+    return terms.fluxes(outputs.metabolism.fluxes, _graph(batch).flux, _graph(batch).flux_known & _present_nodes(batch))
 
 
 def _graph_exchange(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
-    valid = batch.graph.exchange_known & batch.present[:, METABOLISM, None]
-    return terms.fluxes(outputs.metabolism.exchange, batch.graph.exchange, valid)
+    valid = _graph(batch).exchange_known & batch.present[:, METABOLISM, None]
+    return terms.fluxes(outputs.metabolism.exchange, _graph(batch).exchange, valid)
 
 
 def _graph_kl(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:

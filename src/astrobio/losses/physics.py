@@ -5,16 +5,18 @@ Dimension letters: B worlds or graphs, N nodes, M stoichiometric entries, E elem
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
-from torch_geometric.data import Batch
 
 from astrobio.batch import ELEMENTS, GASES
 from astrobio.batch.graph import FLUX_SCALE
 from astrobio.losses.terms import masked_sum
 
+GraphBatch = Any  # a PyG `Batch` of graphs by `astrobio.batch.graph.to_data`, whose fields no static type knows
 ENERGY_SCALE = 10.0  # W/m²; an imbalance that matters beside the few W/m² that real and simulated climates show
 FLUX_FLOOR = 0.1  # mmol/gDW/h; below a hundredth of `FLUX_SCALE` a turnover counts as none
 LARGEST = 6.0  # of asinh(v / scale): 2,000 mmol/gDW/h, above the bounds of genome-scale models
@@ -38,7 +40,7 @@ def to_flux(scaled: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return FLUX_SCALE * torch.sinh(scaled.float().clamp(-LARGEST, LARGEST))
 
 
-def flux_balance(scaled: Float[Tensor, "N"], graph: Batch, valid: Bool[Tensor, "N"]) -> Float[Tensor, ""]:
+def flux_balance(scaled: Float[Tensor, "N"], graph: GraphBatch, valid: Bool[Tensor, "N"]) -> Float[Tensor, ""]:
     """Σ over valid compounds of the squared share of turnover that does not balance, (S·v / Σ|S·v|)², each in 0…1."""
     compound, reaction = graph.edge_index
     terms = graph.stoichiometry * to_flux(scaled)[reaction]
@@ -48,7 +50,7 @@ def flux_balance(scaled: Float[Tensor, "N"], graph: Batch, valid: Bool[Tensor, "
     return masked_sum((net / (turnover + FLUX_FLOOR)).square(), valid)
 
 
-def second_law(scaled: Float[Tensor, "N"], graph: Batch, valid: Bool[Tensor, "N"]) -> Float[Tensor, ""]:
+def second_law(scaled: Float[Tensor, "N"], graph: GraphBatch, valid: Bool[Tensor, "N"]) -> Float[Tensor, ""]:
     """Σ over valid reactions of the squared flux (asinh scale) that runs where no concentration makes ΔG′ < 0.
 
     Forward flux is forbidden where even the lowest ΔG′ is positive, backward flux where even the highest is negative.
@@ -59,7 +61,7 @@ def second_law(scaled: Float[Tensor, "N"], graph: Batch, valid: Bool[Tensor, "N"
     return masked_sum(forward.square() + backward.square(), valid & graph.dg_known)
 
 
-def is_constrained(graph: Batch) -> Bool[Tensor, "N"]:
+def is_constrained(graph: GraphBatch) -> Bool[Tensor, "N"]:
     """Reactions whose direction the second law decides."""
     return graph.dg_known & ((graph.dg_min > 0) | (graph.dg_max < 0))
 
@@ -70,20 +72,20 @@ def gas_elements(device: torch.device) -> Float[Tensor, "G E"]:
     return torch.tensor(rows, dtype=torch.float32, device=device)
 
 
-def external_gases(graph: Batch) -> Bool[Tensor, "N"]:
+def external_gases(graph: GraphBatch) -> Bool[Tensor, "N"]:
     """External compounds whose formula is one of `GASES`."""
     same = (graph.elements[:, None] == gas_elements(graph.elements.device)).all(-1).any(-1)
     return same & graph.formula_known & ~graph.internal & ~graph.is_reaction
 
 
-def has_external_gas(graph: Batch) -> Bool[Tensor, "B"]:
+def has_external_gas(graph: GraphBatch) -> Bool[Tensor, "B"]:
     """Graphs that state any gas outside the cell."""
     found = torch.zeros(len(graph.ptr) - 1, device=graph.batch.device)
     return found.index_add(0, graph.batch, external_gases(graph).float()) > 0
 
 
 def element_balance(
-    scaled: Float[Tensor, "N"], exchange: Float[Tensor, "B G"], graph: Batch, valid: Bool[Tensor, "B"]
+    scaled: Float[Tensor, "N"], exchange: Float[Tensor, "B G"], graph: GraphBatch, valid: Bool[Tensor, "B"]
 ) -> Float[Tensor, ""]:
     """Σ over valid graphs and `BALANCED_ELEMENTS` of the squared share of atoms that the predicted exchange loses.
 

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
+GraphBatch = Any  # a PyG `Batch` of graphs by `astrobio.batch.graph.to_data`, whose fields no static type knows
+
 
 @dataclass(frozen=True)
 class Incidence:

@@ -126,7 +126,7 @@ class ClimateCNN(nn.Module):
         first, second, third = config.widths
         self.stem = Stem(config)
         self.stages = nn.ModuleList(
-            nn.ModuleList(ConvBlock(width) for _ in range(count))
+            nn.Sequential(*(ConvBlock(width) for _ in range(count)))
             for width, count in zip(config.widths, config.blocks, strict=True)
         )
         self.join_time = nn.Linear(2 * first, first)
@@ -180,13 +180,10 @@ class ClimateCNN(nn.Module):
         dtype = self.join_time.weight.dtype
         coordinates = patch_coordinates(levels, latitude, longitude, self.config.patch).to(dtype)
         x = self.stem(climate.to(dtype), known, coordinates, time_phase(time_kind, times).to(dtype))
-        for block in self.stages[0]:
-            x = block(x)
-        x = self._join_time(x, times)
-        for halve, stage in zip(self.halves, list(self.stages)[1:], strict=True):
-            x = halve(x)
-            for block in stage:
-                x = block(x)
+        first, *others = self.stages
+        x = self._join_time(first(x), times)
+        for halve, stage in zip(self.halves, others, strict=True):
+            x = stage(halve(x))
         return x
 
     def _join_time(self, x: Float[Tensor, "BT C P Y X"], times: int) -> Float[Tensor, "B C P Y X"]:

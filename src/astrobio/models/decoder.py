@@ -25,7 +25,7 @@ class DecoderConfig:
         width, layers, heads, kv_heads, inner_width, vocabulary, tied, rope_theta, norm_eps: as in a Llama config.
         bridge_every: a gated cross-attention layer stands before the last of every so many layers.
         bridge_width: inner width of those layers. bridge_heads: their heads. context_width: of modality tokens.
-        attention: kernel of the causal self-attention, see `astrobio.models.attention_backends`.
+        attention: kernel of the causal attention; "auto" takes the fastest measured on the device.
     """
 
     width: int

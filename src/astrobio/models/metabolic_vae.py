@@ -12,12 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from torch_geometric.data import Batch
 
 from astrobio.batch.collate import DEFAULT_ENCODINGS
 from astrobio.batch.graph import NODE_FEATURES
 from astrobio.batch.sample import GASES
-from astrobio.models.bipartite import Incidence, gather_messages, pad_graphs, per_graph_sum
+from astrobio.models.bipartite import GraphBatch, Incidence, gather_messages, pad_graphs, per_graph_sum
 from astrobio.models.blocks import EncoderBlock, Pooling, RMSNorm
 
 GOLDEN = 0.6180339887498949  # fractional parts of its multiples fill [0, 1) evenly (Kronecker sequence)
@@ -147,7 +146,7 @@ class MetabolicVAE(nn.Module):
         self.latent_token = nn.Linear(config.latent, config.width)
         self.decoder = GraphDecoder(config)
 
-    def forward(self, graph: Batch) -> MetabolismOutputs:
+    def forward(self, graph: GraphBatch) -> MetabolismOutputs:
         """Encode and decode a batch of graphs made by `astrobio.batch.graph.to_data`."""
         nodes = self._encode_nodes(graph)
         tokens = self._pool_nodes(nodes, graph)
@@ -162,7 +161,7 @@ class MetabolicVAE(nn.Module):
             fluxes=self.decoder.fluxes(conditioned, graph.is_reaction), exchange=self.decoder.exchange(z),
         )  # fmt: skip
 
-    def _encode_nodes(self, graph: Batch) -> Float[Tensor, "N H"]:
+    def _encode_nodes(self, graph: GraphBatch) -> Float[Tensor, "N H"]:
         features = torch.cat([graph.x, graph.encodings, graph.is_reaction[:, None].float()], dim=-1)
         nodes = self.embed(features.to(self.embed.weight.dtype))
         incidence = Incidence.build(graph.edge_index, graph.stoichiometry, len(nodes))
@@ -170,13 +169,13 @@ class MetabolicVAE(nn.Module):
             nodes = layer(nodes, incidence)
         return nodes
 
-    def _pool_nodes(self, nodes: Float[Tensor, "N H"], graph: Batch) -> Float[Tensor, "B Q D"]:
+    def _pool_nodes(self, nodes: Float[Tensor, "N H"], graph: GraphBatch) -> Float[Tensor, "B Q D"]:
         tokens = self.pool(*pad_graphs(nodes, graph.ptr))
         for block in self.core:
             tokens = block(tokens)
         return self.norm(tokens)
 
-    def _decode_edges(self, nodes: Float[Tensor, "N H"], graph: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _decode_edges(self, nodes: Float[Tensor, "N H"], graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, targets and graphs of all entries, then of one drawn compound for each entry's reaction and role."""
         compound, reaction = graph.edge_index
         role = (graph.stoichiometry > 0).long()
@@ -187,7 +186,7 @@ class MetabolicVAE(nn.Module):
         return logits, targets, graph.batch[reaction].repeat(2)
 
 
-def draw_compounds(graph: Batch, *, random: bool) -> Int[Tensor, "M"]:
+def draw_compounds(graph: GraphBatch, *, random: bool) -> Int[Tensor, "M"]:
     """A compound of the same graph for each entry: at random, or for evaluation by a fixed even sequence per graph."""
     owner = graph.batch[graph.edge_index[1]]
     graphs = len(graph.ptr) - 1

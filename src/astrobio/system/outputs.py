@@ -8,8 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from astrobio.batch import INHABITED_STATES, WORLD_STATES
-from astrobio.models.climate_cnn import ClimateOutputs
+from astrobio.models.climate_cnn import DIAGNOSTICS, ClimateOutputs
 from astrobio.models.metabolic_vae import MetabolismOutputs
+
+__all__ = ["DIAGNOSTICS", "SystemOutputs"]
 
 
 @dataclass
