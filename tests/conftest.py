@@ -15,7 +15,8 @@ install_import_hook(["astrobio.models", "astrobio.system", "astrobio.losses"], "
 
 from collections.abc import Callable, Sequence  # noqa: E402 (the hook must stand before the package's imports)
 from dataclasses import dataclass  # noqa: E402
-from typing import Any  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -33,7 +34,16 @@ from astrobio.batch import (  # noqa: E402
     Spectrum,
     Statistics,
 )
+from astrobio.models.climate_cnn import ClimateCNNConfig  # noqa: E402
+from astrobio.models.decoder import DecoderConfig  # noqa: E402
+from astrobio.models.fusion import FusionConfig  # noqa: E402
+from astrobio.models.metabolic_vae import MetabolicVAEConfig  # noqa: E402
+from astrobio.models.spectrum_encoder import SpectrumEncoderConfig  # noqa: E402
+from astrobio.system import SystemConfig  # noqa: E402
 from astrobio.units import STEFAN_BOLTZMANN  # noqa: E402
+
+if TYPE_CHECKING:
+    from astrobio.training.config import RunConfig
 
 ENCODINGS = 16
 CUBE = (2, 5, 16, 32)  # T, P, Y, X
@@ -183,6 +193,74 @@ def batch(collator: Collator) -> MultiModalBatch:
             for i, (state, names) in enumerate(zip(states, without, strict=True))
         ]
     )
+
+
+SPLITS = {"train": range(12), "validation": range(12, 18), "test": range(18, 24)}
+
+
+class MemoryWorlds:
+    """A split of worlds made on the spot; every fourth training world lacks something."""
+
+    def __init__(self, split: str) -> None:
+        without = [(), ("climate",), ("text", "spectrum"), ()]
+        self.samples = [make_sample(i, without=without[i % 4] if split == "train" else ()) for i in SPLITS[split]]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+@pytest.fixture
+def worlds(monkeypatch: pytest.MonkeyPatch) -> dict[str, MemoryWorlds]:
+    """The three splits; training and evaluation read them whatever folder they are given."""
+    from astrobio.training import loop
+
+    splits = {name: MemoryWorlds(name) for name in SPLITS}
+    monkeypatch.setattr(loop, "WorldDataset", lambda folder, split: splits[split])
+    return splits
+
+
+@pytest.fixture
+def tiny_system() -> SystemConfig:
+    """The whole architecture with the fewest numbers."""
+    return SystemConfig(
+        decoder=DecoderConfig(
+            width=32, layers=2, heads=2, kv_heads=1, inner_width=32, vocabulary=300,
+            bridge_every=2, bridge_width=16, bridge_heads=1, context_width=16,
+        ),
+        metabolic_vae=MetabolicVAEConfig(
+            node_width=8, node_layers=1, node_inner=8, width=16, layers=1, heads=2, inner_width=16, tokens=2,
+            latent=4, edge_width=4,
+        ),
+        climate_cnn=ClimateCNNConfig(patch=(5, 4, 4), widths=(8, 8, 16), blocks=(1, 1, 1), tokens=2, heads=2),
+        spectrum_encoder=SpectrumEncoderConfig(
+            anchors=16, basis=4, width=16, layers=1, heads=2, inner_width=16, tokens=2
+        ),
+        fusion=FusionConfig(
+            width=16, layers=1, heads=2, inner_width=16, alignment_width=8, context_width=16, text_width=32
+        ),
+        token_width=16,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def tiny_run(tiny_system: SystemConfig) -> RunConfig:
+    """Six steps of two micro-batches of three worlds, two of them an epoch, on the CPU."""
+    from astrobio.training.config import RunConfig, TrainingConfig
+
+    training = TrainingConfig(
+        steps=6, batch_size=3, accumulation=2, warmup_steps=2, modality_dropout=0.3, device="cpu", log_every=1,
+        checkpoint_every=3, gradient_norms_every=4, cache="memory",
+    )  # fmt: skip
+    return RunConfig(tiny_system, training)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """Where a run goes."""
+    return tmp_path / "run"
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,7 +123,7 @@ def test_run_of_other_settings_is_refused(tiny_run: RunConfig, run_dir: Path):
 
 
 def test_empty_data_folder_is_one_sentence(
-    tiny_run: RunConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch, worlds: Callable[[str], object]
+    tiny_run: RunConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch, worlds: dict[str, object]
 ):
     monkeypatch.setattr(loop, "WorldDataset", lambda *_: [])
     with pytest.raises(

@@ -211,7 +211,8 @@ def feature_tables(splits: Mapping[str, Worlds], *, progress: bool = True) -> di
             labels.append(IGNORED if sample.state is None else WORLD_STATES.index(sample.state))
         known = np.array(labels) != IGNORED
         tables[name] = Table(np.array(rows)[known], np.array(labels)[known])
-    return tables
+    measured = np.isfinite(tables["train"].features).any(axis=0)  # the rest no training world has
+    return {name: Table(table.features[:, measured], table.labels) for name, table in tables.items()}
 
 
 def gradient_boosting(tables: Mapping[str, Table], *, trials: int = 1, seed: int = 0) -> Float[np.ndarray, "N C"]:

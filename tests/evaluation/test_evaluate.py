@@ -1,0 +1,83 @@
+"""A run scored from end to end, its report, and the command line's sentences."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from astrobio.batch import MODALITIES, WORLD_STATES
+from astrobio.cli import app
+from astrobio.errors import InputError
+from astrobio.evaluation import baselines, evaluate
+from astrobio.evaluation.calibrate import Calibration
+from astrobio.evaluation.evaluate import evaluate_run, named_state
+from astrobio.training import loop
+from astrobio.training.config import RunConfig
+
+
+@pytest.fixture
+def trained(tiny_run: RunConfig, worlds: dict[str, object], run_dir: Path) -> Path:
+    """A run of two steps."""
+    config = replace(tiny_run, training=replace(tiny_run.training, steps=2))
+    loop.train(config, "data", run_dir, console=Console(quiet=True))
+    return run_dir
+
+
+def test_report_has_the_promised_keys_and_baselines_are_kept(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluate, "MAX_NEW_TOKENS", 3)
+    monkeypatch.setattr(baselines, "BOOSTING_ROUNDS", 5)
+    report = evaluate_run(trained, "data", console=Console(quiet=True), device="cpu")
+    assert set(report) == {"unified", "single", "isolated_late_fusion", "gradient_boosting", "confusion"}
+    assert set(report["single"]) == set(MODALITIES)
+    whole = [report[name] for name in ("unified", "isolated_late_fusion", "gradient_boosting")]
+    for entry in (*whole, *report["single"].values()):
+        assert set(entry) == {"macro_accuracy", "ci95", "ece"}
+        assert entry["ci95"][0] <= entry["macro_accuracy"] <= entry["ci95"][1]
+    assert np.sum(report["confusion"]) == 6
+    details = json.loads((trained / "evaluation.json").read_text())
+    assert set(details["permutation_cost"]) == set(MODALITIES)
+    assert set(details["difference"]) == {*MODALITIES, "isolated_late_fusion", "gradient_boosting"}
+    assert details["language"]["worlds"] == 6
+    conformal = Calibration.load(trained / "calibration.json").conformal
+    assert set(conformal) == {1.0}, "one held-out world of a state guarantees nothing"
+
+    monkeypatch.setattr(baselines, "train", lambda *_, **__: pytest.fail("a finished baseline was trained again"))
+    assert evaluate_run(trained, "data", console=Console(quiet=True), device="cpu") == report
+
+
+def test_without_baselines_their_entries_are_null(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluate, "language", lambda *_: {})
+    report = evaluate_run(trained, "data", baselines=False, console=Console(quiet=True), device="cpu")
+    assert report["single"] == dict.fromkeys(MODALITIES)
+    assert report["isolated_late_fusion"] is None and report["gradient_boosting"] is None
+    assert not (trained / "baselines").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("State: lifeless-reducing; not inhabited. Gases: CO2 1e-1.", "lifeless-reducing"),
+        ("An Oxygenic Biosphere, rather than an anoxic-biosphere.", "oxygenic-biosphere"),
+        ("Nothing is known.", None),
+        *((f"This world is {name}.", name) for name in WORLD_STATES),
+    ],
+)
+def test_state_is_read_back_from_text(text: str, state: str | None):
+    assert named_state(text) == state
+
+
+def test_command_line_mistakes_are_one_sentence(tmp_path: Path):
+    run = CliRunner().invoke
+    arguments = ["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--set", "training.learning=1"]
+    with pytest.raises(InputError, match=r"training\.learning: unknown configuration key"):
+        run(app, arguments, catch_exceptions=False)
+    with pytest.raises(InputError, match="expected a run folder"):
+        run(app, ["evaluate", str(tmp_path), "--data", str(tmp_path)], catch_exceptions=False)
+    with pytest.raises(InputError, match=str(tmp_path)):
+        run(app, ["train", "--data", str(tmp_path), "--out", str(tmp_path / "run")], catch_exceptions=False)
