@@ -229,7 +229,7 @@ class _Wire(requests.Session):
                 request, stream=True, timeout=self.settings_.timeout, verify=verify, proxies=get_environ_proxies(url)
             )
             extract_cookies_to_jar(self._jar, request, response.raw)
-            return response if stream else self._read_whole(response, request)
+            return response if stream and response.ok else self._read_whole(response, request)
         except requests.RequestException as error:
             problem = redact(f"{type(error).__name__}: {error}")
         raise _Again(problem)  # outside the handler: the original error, which holds the URL, is not chained
@@ -358,8 +358,8 @@ class Session(CacheMixin, _Wire):
                 return response
             target = prepared.copy()
             target.url = requests.utils.requote_uri(urljoin(prepared.url or "", response.headers["Location"]))
-            self.rebuild_auth(target, response)
             response.close()
+            self.rebuild_auth(target, response)
             prepared = target
         raise SourceError(f"{self.source}: more than {self.max_redirects} redirects from {_shown(prepared)}")
 

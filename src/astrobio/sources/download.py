@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 from astrobio.sources.client import Request, Session
 from astrobio.sources.errors import PayloadError, SourceError
 from astrobio.sources.record import now, sha256_file
-from astrobio.sources.redact import redact
+from astrobio.sources.redact import LONGEST, leaks_bytes, redact
 
 PIECE = 256 * 1024
 Progress = Callable[[str, int, int | None], None]
@@ -93,7 +93,11 @@ def _continue(session: Session, request: Request, partial: Path, progress: Progr
             json.dumps({"tag": response.headers.get("ETag") or response.headers.get("Last-Modified") or ""})
         )
         with open(partial, "ab" if resumed else "wb") as out:
-            _copy(session, response, out, done, total, progress)
+            try:
+                _copy(session, response, out, done, total, progress)
+            except PayloadError:
+                partial.unlink()
+                raise
 
 
 def _copy(
@@ -102,8 +106,12 @@ def _copy(
     most = session.settings_.max_file_bytes
     if total is not None and total > most:
         raise PayloadError(f"{session.source}: file of {total} bytes exceeds the limit of {most}; raise max_file_bytes")
+    tail = b""
     for piece in response.iter_content(PIECE):
         done += len(piece)
+        if leaks_bytes(tail + piece):
+            raise PayloadError(f"{session.source}: the file holds the secret that was sent for it; refused")
+        tail = piece[-LONGEST:]
         if done > most:
             raise PayloadError(f"{session.source}: file exceeds the limit of {most} bytes; raise max_file_bytes")
         out.write(piece)

@@ -8,6 +8,7 @@ import traceback
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
+LONGEST = 4096  # characters of a secret's longest form that is looked for across the pieces of a file
 SHORTEST = 5  # shorter values are refused as secrets: masking them would garble ordinary text
 _known: set[str] = set()
 _factory_installed = False
@@ -39,6 +40,11 @@ def redact_bytes(content: bytes) -> bytes:
 def leaks(text: str) -> bool:
     """True where `text` holds a registered secret."""
     return any(value in text for value in _known)
+
+
+def leaks_bytes(content: bytes) -> bool:
+    """True where `content` holds a registered secret."""
+    return any(value.encode() in content for value in _known)
 
 
 def _install() -> None:
