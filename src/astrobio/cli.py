@@ -70,6 +70,26 @@ def evaluate(
     evaluate_and_print(run, data, json, baselines=baselines, trials=trials, device=device, console=console)
 
 
+@app.command()
+def assess(
+    run: Annotated[Path | None, typer.Argument(help="run folder [the model that ships with astrobio]")] = None,
+    spectrum: Annotated[Path | None, typer.Option(help="CSV, ECSV, FITS, VOTable …")] = None,
+    climate: Annotated[Path | None, typer.Option(help="CF netCDF or Zarr of any model, ExoPlaSim as it is")] = None,
+    metabolism: Annotated[Path | None, typer.Option(help="SBML or BiGG JSON")] = None,
+    text: Annotated[str | None, typer.Option(help="what is known of the planet and its star, in words")] = None,
+    units: Annotated[str | None, typer.Option(help="that the spectrum lacks: wavelength=um,depth=ppm")] = None,
+    substellar_longitude: Annotated[float | None, typer.Option(help="in the climate file, degrees [found]")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the report as a page")] = None,
+    json: Annotated[Path | None, typer.Option(help="write the answer as JSON")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N")] = "cpu",
+) -> None:
+    """Is this world inhabited? Answer from any subset of spectrum, climate, metabolism and words."""
+    from astrobio.assess.command import run_assess
+
+    inputs = {"spectrum": spectrum, "climate": climate, "metabolism": metabolism, "text": text, "units": units}
+    run_assess(run, out, json, Console(), **inputs, substellar_longitude=substellar_longitude, device=device)
+
+
 def main() -> None:
     """Run the command line; a user's mistake prints one sentence and exits with 2, Ctrl-C with 130."""
     try:

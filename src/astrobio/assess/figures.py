@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.patheffects import withStroke
 
 from astrobio.batch import ClimateCube, Spectrum
 
@@ -33,6 +34,7 @@ _STYLE: Any = {
 }  # fmt: skip
 WIDTH = 5.6  # inches, 403 SVG units; about 1.5 pixels a unit on a desktop, 0.9 on a phone
 _MAP = "cividis"  # even for colour-blind readers, and in grey print
+_HALO = [withStroke(linewidth=2.4, foreground="#00000059")]  # keeps white lines visible on the map's bright end
 TICKS = (0.6, 0.8, 1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30)  # µm
 
 
@@ -118,36 +120,39 @@ def _wavelength_axis(ax: Axes, spectrum: Spectrum) -> None:
 
 def climate_figure(cube: ClimateCube, salience: np.ndarray | None) -> str:
     """Map of surface temperature, its 273 K line and contours around what mattered most."""
-    temperature = cube.fields["surface_temperature"].mean(axis=(0, 1)) if "surface_temperature" in cube.fields else None
-    if temperature is None:
-        return ""
+    temperature = cube.fields["surface_temperature"].mean(axis=(0, 1))
+    low, high = float(temperature.min()), float(temperature.max())
     with _figure(2.9) as (figure, axes):
         ax = axes[0]
-        low, high = float(temperature.min()), float(temperature.max())
-        extent = (-180.0, 180.0, -90.0, 90.0)
-        ax.imshow(np.zeros((2, 2)), extent=extent, alpha=0, aspect="auto")  # sets the frame; the picture is put beneath
-        image = _picture(_even_rows(temperature, cube.latitude), low, high)
+        ax.set(xlim=(-180, 180), ylim=(-90, 90))
         if low < 273.15 < high:
-            ice = ax.contour(cube.longitude, cube.latitude, temperature, [273.15], colors="white", linewidths=1.2)
-            ax.clabel(ice, fmt="273 K", fontsize=8)
-        if salience is not None:
-            level = float(np.quantile(np.abs(salience), 0.9))
-            if level > 0:
-                ax.contour(cube.longitude, cube.latitude, np.abs(salience), [level], colors="white", linewidths=0.9,
-                           linestyles="dotted")  # fmt: skip
-        ax.set_xticks(
-            range(-180, 181, 60), [f"{abs(x)}°{'WE'[x > 0] if x % 180 else ''}" for x in range(-180, 181, 60)]
-        )
-        ax.set_yticks(range(-60, 61, 30), [f"{abs(y)}°{'SN'[y > 0] if y else ''}" for y in range(-60, 61, 30)])
-        for side in ax.spines.values():
-            side.set_visible(False)
+            ice = _line(ax, cube, temperature, 273.15, "solid")
+            for label in ax.clabel(ice, fmt="273 K", fontsize=8):
+                label.set_path_effects(_HALO)
+        if salience is not None and np.any(salience):
+            _line(ax, cube, np.abs(salience), float(np.quantile(np.abs(salience), 0.9)), "dotted")
+        _degrees(ax)
         svg = _svg(
             figure,
             "climate",
-            f"Map of surface temperature, {low:.0f} to {high:.0f} K; "
-            "dotted lines surround the tenth of the planet that mattered most.",
+            f"Map of surface temperature, {low:.0f} to {high:.0f} K; dotted lines surround the tenth of the grid that "
+            "mattered most.",
         )
-        return _with_picture(svg, figure, ax, image)
+        return _with_picture(svg, figure, ax, _picture(_even_rows(temperature, cube.latitude), low, high))
+
+
+def _line(ax: Axes, cube: ClimateCube, field: np.ndarray, level: float, style: str) -> Any:
+    lines = ax.contour(cube.longitude, cube.latitude, field, [level], colors="white", linewidths=1.2, linestyles=style)
+    lines.set_path_effects(_HALO)
+    return lines
+
+
+def _degrees(ax: Axes) -> None:
+    east, north = range(-180, 181, 60), range(-60, 61, 30)
+    ax.set_xticks(east, [f"{abs(x)}°{'WE'[x > 0] if x % 180 else ''}" for x in east])
+    ax.set_yticks(north, [f"{abs(y)}°{'SN'[y > 0] if y else ''}" for y in north])
+    for side in ax.spines.values():
+        side.set_visible(False)
 
 
 def _even_rows(field: np.ndarray, latitude: np.ndarray, rows: int = 90) -> np.ndarray:
