@@ -9,11 +9,12 @@ import json
 import os
 import signal
 import sys
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from astrobio.quality.examine import Options, examine
 from astrobio.quality.findings import FileReport
@@ -23,6 +24,9 @@ from astrobio.quality.rules import finding
 TIMEOUT = 600.0  # s for one file
 MEMORY = 4 * 2**30  # bytes beyond what the idle process holds
 START = 120.0  # s that a fresh process may take to import the readers
+_CONTEXT: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+if hasattr(_CONTEXT, "set_forkserver_preload"):
+    _CONTEXT.set_forkserver_preload(["astrobio.quality.isolation"])  # a lost child is replaced in milliseconds
 
 
 class Examiner:
@@ -34,7 +38,7 @@ class Examiner:
 
     def __init__(self, options: Options, timeout: float = TIMEOUT, memory: int = MEMORY) -> None:
         self.options, self.timeout, self.memory = options, timeout, memory
-        self._process: SpawnProcess | None = None
+        self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
 
     def __enter__(self) -> Examiner:
@@ -62,9 +66,8 @@ class Examiner:
         if self._pipe is not None and self._process is not None and self._process.is_alive():
             return self._pipe
         self._stop()
-        context = get_context("spawn")
-        here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(there, self.options, self.memory), daemon=True)
+        here, there = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=_serve, args=(there, self.options, self.memory), daemon=True)
         process.start()
         there.close()
         self._process, self._pipe = process, here

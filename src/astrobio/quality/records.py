@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,7 +13,9 @@ from astrobio.quality.catalogue import Table, check_catalogue
 from astrobio.quality.examine import Options, examine
 from astrobio.quality.findings import Finding, verdict_of
 from astrobio.quality.rules import finding
-from astrobio.sources.record import Record
+
+if TYPE_CHECKING:  # the sources import every protocol's client, which judging their records doesn't need
+    from astrobio.sources.record import Record
 
 
 def check_record(record: Record) -> list[Finding]:

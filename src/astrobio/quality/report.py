@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from astrobio.quality.findings import EXIT_CODES, SEVERITIES, VERDICTS, FileRepo
 from astrobio.quality.isolation import MEMORY, TIMEOUT, Examiner
 from astrobio.quality.rules import RULES, finding
 from astrobio.quality.validators import tool
-from astrobio.sources.record import now
 
 SCHEMA = "astrobio.quality/1"
 TOOLS = (
@@ -116,7 +116,7 @@ def validate_files(
     """
     files: list[FileReport] = []
     seen: dict[str, str] = {}
-    started = now()
+    started = _now()
     with Examiner(options, timeout, memory) as examiner:
         for path in paths:
             report = examiner.examine(path) if isolated else examine(path, options)
@@ -129,11 +129,15 @@ def validate_files(
             if progress is not None:
                 progress(report)
     provenance = {
-        "by": by or _login(), "started_at": started, "finished_at": now(), "software": f"astrobio {__version__}",
+        "by": by or _login(), "started_at": started, "finished_at": _now(), "software": f"astrobio {__version__}",
         "python": platform.python_version(), "system": platform.platform(terse=True), "options": asdict(options),
         "tools": [tool(name) for name in TOOLS], "rules": len(RULES),
     }  # fmt: skip
     return QualityReport(files, provenance)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _login() -> str:
