@@ -200,7 +200,7 @@ def test_overfitting_eight_worlds_to_perfection(sample_factory: SampleFactory, c
     system = make_system().train()
     optimizer = torch.optim.AdamW(system.parameters(), lr=2e-3, weight_decay=0.0)
     first = last = math.nan
-    for step in range(40):
+    for step in range(30):
         loss = compute_multimodal_loss(system(batch), batch)
         optimizer.zero_grad()
         loss.total.backward()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Batch
 
-from astrobio.batch import GASES, Sample
+from astrobio.batch import ELEMENTS, GASES, Sample
 from astrobio.batch.graph import FLUX_SCALE, to_data
 from astrobio.losses import physics
 
@@ -90,10 +90,23 @@ def test_second_law_forbids_uphill_flux(graph: Any) -> None:
 
 def test_unknown_formulae_and_inner_compounds_are_no_external_gas(graph: Any) -> None:
     found = physics.external_gases(graph)
-    assert int(found.sum()) == 4  # CO2, H2, CH4, H2O outside
-    assert not (found & graph.internal).any()
+    assert found.any(1).sum() == 4  # CO2, H2, CH4, H2O outside
+    assert sorted(GASES[g] for g in found.nonzero()[:, 1].tolist()) == ["CH4", "CO2", "H2", "H2O"]
+    assert not found[graph.internal].any()
     graph.formula_known[:] = False
     assert not physics.external_gases(graph).any()
+
+
+def test_charge_tells_ammonium_and_superoxide(graph: Any) -> None:
+    """NH4+ counts as NH3, as in the exchange of real models; O2− is not O2."""
+    first, second = physics.external_gases(graph).any(1).nonzero()[:2, 0].tolist()
+    graph.elements[[first, second]] = 0.0
+    graph.elements[first, ELEMENTS.index("N")], graph.elements[first, ELEMENTS.index("H")] = 1.0, 4.0
+    graph.elements[second, ELEMENTS.index("O")] = 2.0
+    graph.x[first, physics.CHARGE_FEATURE], graph.x[second, physics.CHARGE_FEATURE] = 0.25, -0.25
+    found = physics.external_gases(graph)
+    assert found[first].nonzero()[:, 0].tolist() == [GASES.index("NH3")]
+    assert not found[second].any()
 
 
 def test_the_true_exchange_conserves_elements(graph: Any) -> None:

@@ -21,6 +21,8 @@ ENERGY_SCALE = 10.0  # W/m²; an imbalance that matters beside the few W/m² tha
 FLUX_FLOOR = 0.1  # mmol/gDW/h; below a hundredth of `FLUX_SCALE` a turnover counts as none
 LARGEST = 6.0  # of asinh(v / scale): 2,000 mmol/gDW/h, above the bounds of genome-scale models
 BALANCED_ELEMENTS = ("C", "H", "N", "O", "S")
+CHARGE_FEATURE = len(ELEMENTS)  # column of the charge among the node features
+NH3 = GASES.index("NH3")
 GAS_FORMULAE = {
     "H2": {"H": 2}, "CO2": {"C": 1, "O": 2}, "CH4": {"C": 1, "H": 4}, "O2": {"O": 2}, "CO": {"C": 1, "O": 1},
     "N2": {"N": 2}, "N2O": {"N": 2, "O": 1}, "H2S": {"H": 2, "S": 1}, "H2O": {"H": 2, "O": 1}, "NH3": {"N": 1, "H": 3},
@@ -72,16 +74,22 @@ def gas_elements(device: torch.device) -> Float[Tensor, "G E"]:
     return torch.tensor(rows, dtype=torch.float32, device=device)
 
 
-def external_gases(graph: GraphBatch) -> Bool[Tensor, "N"]:
-    """External compounds whose formula is one of `GASES`."""
-    same = (graph.elements[:, None] == gas_elements(graph.elements.device)).all(-1).any(-1)
-    return same & graph.formula_known & ~graph.internal & ~graph.is_reaction
+def external_gases(graph: GraphBatch) -> Bool[Tensor, "N G"]:
+    """Which external compound is which of `GASES`, by formula and charge; ammonium counts as NH3, its base."""
+    neutral = gas_elements(graph.elements.device)
+    ammonium = neutral[NH3].clone()
+    ammonium[ELEMENTS.index("H")] += 1
+    charge = graph.x[:, CHARGE_FEATURE]
+    same = (graph.elements[:, None] == neutral).all(-1) & (charge == 0)[:, None]
+    same[:, NH3] |= (graph.elements == ammonium).all(-1) & (charge > 0)
+    outside = graph.formula_known & ~graph.internal & ~graph.is_reaction
+    return same & outside[:, None]
 
 
 def has_external_gas(graph: GraphBatch) -> Bool[Tensor, "B"]:
     """Graphs that state any gas outside the cell."""
     found = torch.zeros(len(graph.ptr) - 1, device=graph.batch.device)
-    return found.index_add(0, graph.batch, external_gases(graph).float()) > 0
+    return found.index_add(0, graph.batch, external_gases(graph).any(-1).float()) > 0
 
 
 def element_balance(
@@ -97,15 +105,14 @@ def element_balance(
     size = len(graph.x)
     ones = torch.ones_like(graph.stoichiometry)
     participants = ones.new_zeros(size).index_add(0, reaction, ones)
-    inner = (participants[reaction] > 1) & external_gases(graph)[compound]
+    species = external_gases(graph).float()  # [N, G]
+    inner = participants[reaction] > 1
     terms = torch.where(inner, graph.stoichiometry * to_flux(scaled)[reaction], 0.0)
     released = terms.new_zeros(size).index_add(0, compound, terms)  # [N] mmol/gDW/h
     columns = [ELEMENTS.index(element) for element in BALANCED_ELEMENTS]
-    atoms = graph.elements[:, columns]  # [N, E]
-    zero = atoms.new_zeros(len(exchange), len(columns))
-    by_flux = zero.index_add(0, graph.batch, released[:, None] * atoms)
-    gross = zero.index_add(0, graph.batch, released.abs()[:, None] * atoms)
-    gases = gas_elements(atoms.device)[:, columns]  # [G, E]
+    gases = gas_elements(species.device)[:, columns]  # [G, E]
+    by_gas = species.new_zeros(exchange.shape).index_add(0, graph.batch, released[:, None] * species)  # [B, G]
     flux = to_flux(exchange)
-    share = (flux @ gases - by_flux) / (flux.abs() @ gases + gross + FLUX_FLOOR)
+    gross = (flux.abs() + by_gas.abs()) @ gases
+    share = ((flux - by_gas) @ gases) / (gross + FLUX_FLOOR)
     return masked_sum(share.square().sum(-1), valid)
