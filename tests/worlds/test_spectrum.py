@@ -50,6 +50,19 @@ def test_trappist_1e_scale_check_8(trappist_1e):
     assert 2 * ppm < np.ptp(truth) < 10 * ppm
 
 
+def test_transits_that_reveal_carbon_dioxide_check_9(trappist_1e):
+    """TRAPPIST-1e: 3σ in under 15 transits, 5σ in under 35 (Fauchez et al. 2019); no detection in two."""
+    scenario = trappist_1e()
+    cube = simulate_climate([scenario])[0]
+    _, present = spectrum.simulate_spectrum(scenario, cube)
+    _, absent = spectrum.simulate_spectrum(trappist_1e(CO2=1e-14), cube)
+    for transits, low, high in ((2, 0.0, 3.0), (15, 3.0, 8.0), (35, 5.0, 10.0)):
+        sigma = instrument.noise(GRID, j_mag=11.35, transit_hours=0.93, transits=transits)[GRID.near]
+        difference = (present - absent)[GRID.near]
+        difference -= np.average(difference, weights=sigma**-2)
+        assert low <= np.sqrt(np.sum((difference / sigma) ** 2)) < high
+
+
 def test_agrees_with_stock_taurex(modern_earthlike):
     scenario, cube = modern_earthlike
     limb = spectrum.limb_column(scenario, cube)

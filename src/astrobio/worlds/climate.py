@@ -56,8 +56,7 @@ def one_thread():
 def _quiet() -> Iterator[None]:
     """Silences CLERO's notices on its core domain: scenarios beyond it are marked by their path and provenance."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*CLERO's (core|extended) domain.*", category=UserWarning)
-        warnings.filterwarnings("ignore", message=r".*is in CLERO's extended domain.*", category=UserWarning)
+        warnings.filterwarnings("ignore", message=r".*CLERO's extended domain", category=UserWarning)
         yield
 
 
