@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from astrobio.batch import INHABITED_STATES, WORLD_STATES, Collator, MultiModalBatch, Sample
+from astrobio.losses import compute_multimodal_loss
 from astrobio.models.initialise import rule_of
 from astrobio.system import UnifiedMultiModalSystem, preset
 
@@ -67,3 +68,19 @@ def test_generation_continues_the_forward_pass(
     with torch.no_grad():
         first = system.decoder.logits(system(batch).hidden[0, -1]).argmax()
     assert system.generate(batch, max_new_tokens=3, eos_id=-1)[0][0] == int(first)
+
+
+@pytest.mark.parametrize("pure", [True, False])
+def test_bfloat16_weights_and_autocast_train_and_generate(
+    pure: bool, system: UnifiedMultiModalSystem, batch: MultiModalBatch
+) -> None:
+    if pure:
+        system.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
+        outputs = system.train()(batch)
+        assert len(system.eval().generate(batch, max_new_tokens=2, eos_id=-1)) == 8
+    loss = compute_multimodal_loss(outputs, batch).total
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+    for name, parameter in system.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name

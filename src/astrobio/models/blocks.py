@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 def rotary_table(
@@ -68,8 +68,8 @@ class KeyValueCache:
     def write(self, positions: Int[Tensor, "B S"], keys: Tensor, values: Tensor) -> None:
         """Store [B, G, S, W] keys and values at each row's own positions."""
         rows = torch.arange(len(positions), device=positions.device)[:, None]
-        self.keys[rows, :, positions] = keys.transpose(1, 2)
-        self.values[rows, :, positions] = values.transpose(1, 2)
+        self.keys[rows, :, positions] = keys.transpose(1, 2).to(self.keys.dtype)
+        self.values[rows, :, positions] = values.transpose(1, 2).to(self.values.dtype)
 
 
 class SelfAttention(nn.Module):
@@ -107,9 +107,9 @@ class SelfAttention(nn.Module):
             cache.write(positions, k, v)
             slots = torch.arange(cache.keys.shape[2], device=x.device)
             visible = (slots <= positions[..., None])[:, None]  # [B, 1, S, K]
-            out = functional.scaled_dot_product_attention(
-                q, cache.keys, cache.values, attn_mask=visible, enable_gqa=self.heads != self.kv_heads
-            )
+            past = (cache.keys.to(q.dtype), cache.values.to(q.dtype))  # they differ only under autocast
+            grouped = self.heads != self.kv_heads
+            out = functional.scaled_dot_product_attention(q, *past, attn_mask=visible, enable_gqa=grouped)
         return self.o_proj(join_heads(out))
 
 
