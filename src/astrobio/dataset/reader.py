@@ -1,0 +1,116 @@
+"""Reading a data set: `WorldDataset` is a map-style sequence of `Sample`s of one split."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from astrobio.batch import MetabolicGraph, Sample
+from astrobio.dataset.splits import SPLITS
+from astrobio.dataset.store import PIECES, Piece, piece_path, read_climate, read_spectrum
+from astrobio.errors import InputError
+from astrobio.formats.graphs import load_graphs
+
+OPEN_PIECES = 4096  # handles kept per process; each is a few kB of metadata
+
+
+def read_manifest(root: Path | str) -> dict[str, Any]:
+    """The manifest of a finished data set.
+
+    Raises:
+        InputError: nothing there, not a data set, or an unfinished one.
+    """
+    root = Path(root)
+    remedy = f"make one with `astrobio simulate --worlds N --out {root}`"
+    if not root.is_dir() or not any(root.iterdir()):
+        raise InputError(
+            f"{root}: expected a folder of worlds, found {'nothing' if not root.exists() else 'no files'}; {remedy}"
+        )
+    try:
+        manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+        complete, pieces = manifest["complete"], manifest["modalities"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        raise InputError(
+            f"{root}: expected a data set with manifest.json, found none that is readable; {remedy}"
+        ) from None
+    if not complete:
+        raise InputError(
+            f"{root}: expected a finished data set, found an interrupted build; run the same `astrobio simulate` again"
+        )
+    unknown = set(pieces) - set(PIECES)
+    if unknown:
+        raise InputError(f"{root}/manifest.json: modalities: expected some of {PIECES}, found {sorted(unknown)}")
+    return manifest
+
+
+class WorldDataset:
+    """Worlds of one split, read on demand; safe to use from several processes, each with its own copy.
+
+    Args:
+        root: folder of the data set. split: "train", "validation" or "test".
+    """
+
+    def __init__(self, root: Path | str, split: str) -> None:
+        if split not in SPLITS:
+            raise InputError(f"split: expected one of {SPLITS}, found {split!r}")
+        self.root, self.split = Path(root), split
+        self.manifest = read_manifest(self.root)
+        self._rows: list[tuple[int, int, dict[str, Any]]] = []
+        for shard in range(self.manifest["shards"]):
+            path = piece_path(self.root, "worlds", shard)
+            for row, line in enumerate(_lines(path)):
+                record = json.loads(line)
+                if record["split"] == split:
+                    self._rows.append((shard, row, record))
+        self._graphs: dict[str, MetabolicGraph] = {}
+        if (self.root / "organisms.npz").exists():
+            self._graphs = {label["name"]: graph for graph, label in load_graphs(self.root / "organisms.npz")}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        shard, row, record = self._rows[index]
+        climate = spectrum = None
+        if "spectra" in self.manifest["modalities"]:
+            spectrum = read_spectrum(_open(self.root, "spectra", shard), row)
+        if "climate" in self.manifest["modalities"]:
+            climate = read_climate(_open(self.root, "climate", shard), row)
+        known = {key: value for key, value in record.items() if key not in ("split", "metabolism")}
+        name = record["metabolism"]
+        metabolism = None if name is None else self._graphs[name]
+        return Sample(**known, spectrum=spectrum, climate=climate, metabolism=metabolism)
+
+    def record(self, index: int) -> dict[str, Any]:
+        """Texts, state, physics and provenance of a world, without reading spectrum or climate."""
+        return self._rows[index][2]
+
+    def texts(self) -> list[str]:
+        """All contexts and assessments, for training a tokenizer."""
+        found = (record[key] for _, _, record in self._rows for key in ("context", "assessment"))
+        return [text for text in found if text]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a piece of the data set, found {error.strerror}; run the same `astrobio simulate` again"
+        ) from None
+
+
+@lru_cache(maxsize=OPEN_PIECES)
+def _open(root: Path, piece: Piece, shard: int) -> zarr.Group:
+    path = piece_path(root, piece, shard)
+    try:
+        return zarr.open_group(path, mode="r")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: expected a piece of the data set, found {type(error).__name__}; "
+            "run the same `astrobio simulate` again"
+        ) from None
