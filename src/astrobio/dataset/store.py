@@ -19,7 +19,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -29,8 +29,8 @@ from astrobio.batch import LEVEL_VARIABLES, SURFACE_VARIABLES, ClimateCube, Samp
 from astrobio.batch.statistics import HUMIDITY_FLOOR
 from astrobio.errors import InputError
 
-Piece = Literal["worlds", "spectra", "climate"]
-PIECES: tuple[Piece, ...] = ("worlds", "spectra", "climate")
+Piece = str  # one of `PIECES`
+PIECES = ("worlds", "spectra", "climate")
 STEPS = 4095  # 12 bits over each field's own range: rounding ≤ 1/8190 of it, e.g. 0.012 K over 100 K
 
 
