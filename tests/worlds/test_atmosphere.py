@@ -78,9 +78,9 @@ def test_lifetime_factors_at_low_oxygen():
     assert atmosphere.low_oxygen_lifetime(0.01, 3000.0) == 1.0
 
 
-def test_exchange_ratios_need_the_anchor_released():
+def test_exchange_ratios_count_by_anchor_or_carbon():
     assert atmosphere.exchange_ratios({"CH4": 8.0, "CO": -4.0}, "CH4") == {"CO": -0.5}
-    assert atmosphere.exchange_ratios({"CH4": -8.0, "CO2": 8.0}, "CH4") == {}
+    assert atmosphere.exchange_ratios({"CO": -24.0, "CO2": 12.0}, "CH4") == {"CO": -1.0, "CO2": 0.5}
     assert atmosphere.exchange_ratios(None, "O2") == {}
 
 

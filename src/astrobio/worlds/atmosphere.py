@@ -117,15 +117,18 @@ def nitrous_oxide(flux: float, star: Star, *, column: float = 1.0) -> float:
 
 
 def exchange_ratios(exchange: Mapping[str, float] | None, anchor: str) -> dict[str, float]:
-    """Net exchange of each gas per molecule of `anchor` released; empty where the organism releases no `anchor`.
+    """Net exchange of each gas per molecule of `anchor` released.
+
+    A resident that releases no `anchor` (a neighbour of the primary producer) is scaled by its largest turnover of a
+    carbon gas instead; one that exchanges none of these has no ratios.
 
     Args:
         exchange: gas → mmol/gDW/h, positive when released (from flux balance analysis).
     """
-    released = (exchange or {}).get(anchor, 0.0)
-    if released <= 0:
-        return {}
-    return {gas: rate / released for gas, rate in (exchange or {}).items() if gas != anchor}
+    rates = exchange or {}
+    turnover = max(abs(rates.get(gas, 0.0)) for gas in ("CO2", "CO", "CH4"))
+    reference = max(rates.get(anchor, 0.0), 0.0) or turnover
+    return {gas: rate / reference for gas, rate in rates.items() if gas != anchor} if reference > 0 else {}
 
 
 def mean_molecular_mass(gases: Mapping[str, float]) -> float:

@@ -362,8 +362,8 @@ def with_resident(scenario: Scenario, exchange: Mapping[str, float] | None) -> S
     """The scenario with the minor biogenic gases in the ratios of the resident's gas exchange.
 
     The prior has set the magnitude of the anchor's flux (CH4 of an anoxic, O2 of an oxygenic biosphere). N2O
-    released per anchor sets the N2O flux; CO released adds to CO, CO taken up draws it down. Lifeless worlds, and
-    organisms that release no anchor, leave the scenario as it is.
+    released per anchor sets the N2O flux of an oxygenic one; CO released adds to CO, CO taken up draws it down, within
+    a factor of ten. A resident that releases no anchor counts by its carbon turnover. Lifeless worlds stay as they are.
 
     Args:
         exchange: gas → mmol/gDW/h of the resident organism, positive when released.
