@@ -320,7 +320,7 @@ class Session(CacheMixin, _Wire):
         super().__init__(
             settings.cache_dir / source / "answers", backend="filesystem", serializer="json", decode_content=False,
             stale_if_error=settings.offline, expire_after=settings.expire_after,
-            allowable_methods=("GET", "HEAD", "POST"), allowable_codes=(200,),
+            allowable_methods=("GET", "HEAD", "POST"), allowable_codes=(200,), match_headers=("Accept", "CMR-Search-After"),
             key_fn=lambda *args, **kwargs: create_key(*args, **kwargs) + suffix,
         )  # fmt: skip
         self.source, self.settings_, self.hosts = source, settings, hosts
@@ -388,9 +388,9 @@ def _shown(request: requests.PreparedRequest) -> str:
     return redact(f"{request.method} {request.url}")
 
 
-def open_bucket(session: Session, endpoint: str = "") -> Any:
+def open_bucket(session: Session, endpoint: str = "", *, lazily: bool = False) -> Any:
     """A read-only S3 file system (s3fs), the second and last door to the network; anonymous unless the session's
-    database has an S3 credential (user = access key).
+    database has an S3 credential (user = access key). `lazily` makes it fit for Zarr, which reads piece by piece.
 
     Raises:
         OfflineError: offline mode is on.
@@ -413,4 +413,5 @@ def open_bucket(session: Session, endpoint: str = "") -> Any:
         config_kwargs=config,
         skip_instance_cache=True,
         use_listings_cache=False,
+        asynchronous=lazily,
     )

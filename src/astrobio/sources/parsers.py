@@ -133,10 +133,10 @@ def kegg_entries(content: bytes, where: str) -> list[dict[str, Any]]:
         return _kegg_list(text, where)
     rows = []
     for entry in _kegg_split(text, where):
-        match = re.match(r"ENTRY\s+(?:EC\s+)?(\S+).*?(\w+)\s*$", entry.splitlines()[0])
+        match = re.match(r"ENTRY\s+(?:EC\s+)?(\S+)(?:\s+(?:Obsolete\s+)?([A-Za-z]+))?", entry.splitlines()[0])
         if match is None:
             raise PayloadError(f"{where}: expected ENTRY at the head of a record, found {entry[:40]!r}")
-        kind = match[2].lower()
+        kind = (match[2] or ("enzyme" if "EC " in entry.splitlines()[0] else "entry")).lower()
         with reading(where, f"a KEGG {kind}"):
             rows.append({"entry": match[1], "kind": kind, "fields": _kegg_fields(entry), **_kegg_parsed(entry, kind)})
     return rows

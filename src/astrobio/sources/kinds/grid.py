@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import xarray as xr
+import zarr.storage
 
 from astrobio.errors import InputError
 from astrobio.sources.client import Request, Session, open_bucket
@@ -73,19 +75,20 @@ class Grid(Source):
         if self.protocol == "opendap":
             url = self.url(path)
             session.fetch(Request("GET", f"{url}.dds"))  # reports a missing file in plain words
-            return xr.open_dataset(url, engine="pydap", session=session)
+            with warnings.catch_warnings():  # webob, which pydap imports, still imports the deprecated cgi
+                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.filterwarnings("ignore", "PyDAP was unable to determine the DAP protocol", UserWarning)
+                return xr.open_dataset(url, engine="pydap", session=session)
         if self.protocol == "s3" and path.rstrip("/").endswith(".zarr"):
-            return xr.open_zarr(self._bucket(session).get_mapper(self._key(path)), consolidated=None)
+            store = zarr.storage.FsspecStore(open_bucket(session, self.endpoint, lazily=True), path=self._key(path))
+            return xr.open_zarr(store)
         if self.protocol == "s3":
             local = Path(session.settings_.cache_dir) / self.name / "incoming" / path
             local.parent.mkdir(parents=True, exist_ok=True)
-            self._bucket(session).get_file(self._key(path), str(local))
+            open_bucket(session, self.endpoint).get_file(self._key(path), str(local))
             return xr.open_dataset(local, engine="netcdf4")
         local = Path(session.settings_.cache_dir) / self.name / "whole" / path
         return xr.open_dataset(download(session, self.request(path), local, progress=progress).path, engine="netcdf4")
-
-    def _bucket(self, session: Session) -> Any:
-        return open_bucket(session, self.endpoint)
 
     def _key(self, path: str) -> str:
         return f"{urlsplit(self.base).netloc}{urlsplit(self.base).path.rstrip('/')}/{path}"

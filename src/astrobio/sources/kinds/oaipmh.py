@@ -76,7 +76,8 @@ class _Transport(httpx2.BaseTransport):
         if str(request.url) in self.asked or len(self.asked) > MOST_PAGES:
             raise PayloadError(f"{self.session.source}: the resumption token leads in a circle; stopped")
         self.asked.add(str(request.url))
-        response = self.session.fetch(Request(request.method, str(request.url), data=request.read() or None))
+        plain = Request(request.method, str(request.url), data=request.read() or None).plain()
+        response = self.session.send(self.session.prepare_request(plain))  # an error status may carry an OAI error
         kept = {"Content-Type": response.headers.get("Content-Type", "text/xml")}
         return httpx2.Response(response.status_code, headers=kept, content=response.content, request=request)
 
@@ -94,14 +95,14 @@ def _named(arguments: dict[str, str]) -> dict[str, str]:
 
 
 def _guarded(call: Any, where: str, *args: Any, **kwargs: Any) -> Any:
-    try:
-        with reading(where, "an OAI-PMH answer"):
-            try:
-                return call(*args, **kwargs)
-            except NoRecordsMatch:
-                return None if call is next else iter(())
-    except OAIPMHException as error:
-        raise SourceError(f"{where}: {type(error).__name__}: {redact(str(error))[:200]}") from None
+    """A call of the harvesting client, its errors as ours; a list without matches is an empty one."""
+    with reading(where, "an OAI-PMH answer"):
+        try:
+            return call(*args, **kwargs)
+        except NoRecordsMatch:
+            return iter(())
+        except OAIPMHException as error:
+            raise SourceError(f"{where}: {type(error).__name__}: {redact(str(error))[:200]}") from None
 
 
 def _row(item: Any, where: str) -> tuple[dict[str, Any], bytes]:

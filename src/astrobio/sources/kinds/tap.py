@@ -68,7 +68,7 @@ class Tap(Source):
         yield from rows_to_records(self, rows, provenance, 0, notes)
 
     def _results(self, adql: str, session: Session, limit: int, uploads: dict[str, Table] | None) -> Any:
-        with _tap_errors(self.name), reading(self.name, "a VOTable"):
+        with reading(self.name, "a VOTable"), _tap_errors(self.name):
             service = pyvo.dal.TAPService(self.base, session=session)
             if self.mode == "sync":
                 return service.run_sync(adql, maxrec=limit, uploads=uploads)
@@ -136,6 +136,6 @@ def votable_rows(content: bytes, where: str) -> list[dict[str, Any]]:
     Raises:
         SourceError: not a VOTable, or one that reports an error.
     """
-    with _tap_errors(where), reading(where, "a VOTable"):
+    with reading(where, "a VOTable"), _tap_errors(where):
         results = pyvo.dal.DALResults(votable.parse(io.BytesIO(content), verify="ignore"))
         return [_plain_row(row, results.fieldnames) for row in results]
