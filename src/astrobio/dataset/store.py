@@ -165,6 +165,7 @@ def read_climate(group: zarr.Group, row: int) -> ClimateCube:
     for index, name in enumerate(LEVEL_VARIABLES):
         start = len(SURFACE_VARIABLES) + index * len(levels)
         fields[name] = stack[start : start + len(levels)].swapaxes(0, 1)  # [T, P, Y, X]
-    fields["specific_humidity"] = np.float32(10.0) ** fields["specific_humidity"]
+    humidity = np.float32(10.0) ** fields["specific_humidity"]
+    fields["specific_humidity"] = np.minimum(humidity, 1.0)  # rounding may lift pure steam beyond 1 kg/kg
     axes = {name: np.asarray(group.attrs[name], dtype=np.float64) for name in ("latitude", "longitude")}
     return ClimateCube(fields=fields, levels=levels, **axes, time_kind=cast(Any, group.attrs["time_kind"]))
