@@ -34,7 +34,7 @@ def witnesses(seed: int, worlds: int, skill: dict[str, float], absent: float = 0
 
 @pytest.mark.parametrize("absent", [0.0, 0.4])
 def test_fusion_of_equal_witnesses_beats_each(absent: float):
-    skill = dict.fromkeys(MODALITIES, 1.5)
+    skill: dict[str, float] = {name: 1.5 for name in MODALITIES}
     validation, test = (witnesses(seed, 600, skill, absent) for seed in (0, 1))
     fused = late_fusion(validation, test)
     labels = test["text"].labels

@@ -1,4 +1,4 @@
-"""What a run is made of: the system, the training and the loss weights, with dotted overrides."""
+"""What a run is made of: system, training, loss weights and execution, with dotted overrides."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from astrobio.batch import MODALITIES
 from astrobio.errors import InputError
 from astrobio.losses.combined import LossWeights
 from astrobio.system import SystemConfig, preset
+from astrobio.training.execution import ExecutionConfig
 
 Precision = Literal["auto", "fp32", "bf16"]
 Cache = Literal["auto", "device", "memory", "none"]
@@ -90,10 +91,23 @@ class RunConfig:
     system: SystemConfig
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: LossWeights = field(default_factory=LossWeights)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+
+    def __post_init__(self) -> None:
+        if self.execution.gradients == "backward" and self.training.accumulation > 1:
+            raise InputError(
+                "training.accumulation: expected 1 with execution.gradients=backward, which keeps nothing to add to, "
+                f"found {self.training.accumulation}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {"system": self.system.to_dict(), "training": asdict(self.training), "loss": asdict(self.loss)}
+        return {
+            "system": self.system.to_dict(),
+            "training": asdict(self.training),
+            "loss": asdict(self.loss),
+            "execution": asdict(self.execution),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
@@ -107,6 +121,7 @@ class RunConfig:
             system=SystemConfig.from_dict(data["system"]),
             training=_build(TrainingConfig, data.get("training", {}), "training."),
             loss=_build(LossWeights, data.get("loss", {}), "loss."),
+            execution=_build(ExecutionConfig, data.get("execution", {}), "execution."),
         )
 
 

@@ -19,6 +19,7 @@ from astrobio.dataset.tokenizer import WorldTokenizer
 from astrobio.errors import InputError
 from astrobio.losses import count_targets
 from astrobio.system.unified import UnifiedMultiModalSystem
+from astrobio.training.activations import BatchShape
 from astrobio.training.checkpoint import (
     read_json,
     read_run,
@@ -29,9 +30,10 @@ from astrobio.training.checkpoint import (
 )
 from astrobio.training.config import RunConfig, TrainingConfig, choose_device
 from astrobio.training.feed import Feed, Store, sweep
-from astrobio.training.gradients import gradient_policy
 from astrobio.training.monitor import Monitor
-from astrobio.training.optim import build_optimizer, learning_rate, set_learning_rate
+from astrobio.training.optim import learning_rate, set_learning_rate
+from astrobio.training.parallel import prepare
+from astrobio.training.ranks import join_ranks, rank, world_size
 from astrobio.training.step import StepResult, forward_loss, gradient_norms, train_step
 
 FITTED_WORLDS = 1024  # training worlds, evenly spaced, that tokenizer and statistics are fitted to
@@ -76,15 +78,14 @@ def train(
         InputError: no worlds, a run folder of another configuration, or a loss that stays non-finite.
     """
     run_dir, console, settings = Path(run_dir), console or Console(stderr=True), config.training
-    device = choose_device(settings.device)
+    device = join_ranks(choose_device(settings.device))
     prepare_run(config, data_dir, run_dir, console, like)
     train_store, validation_store = stores or open_stores(run_dir, data_dir, settings, device)
     feed = build_feed(train_store, settings)
 
     seed_everything(settings.seed)
-    system = UnifiedMultiModalSystem(config.system).to(device)
-    optimizer = build_optimizer(system, settings)
-    policy = gradient_policy("keep", optimizer, settings.clip)
+    prepared = prepare(config.system, config.execution, settings, device, batch_shape(train_store, settings))
+    system, optimizer = prepared.system, prepared.optimizer
     progress = resume(run_dir, system, optimizer, console)
 
     batches = feed.stream(start=progress.step * settings.accumulation)
@@ -92,7 +93,7 @@ def train(
         while progress.step < settings.steps:
             micro_batches = list(islice(batches, settings.accumulation))
             set_learning_rate(optimizer, learning_rate(progress.step, settings))
-            result = train_step(system.train(), policy, micro_batches, config.loss, settings.precision)
+            result = train_step(system.train(), prepared.policy, micro_batches, config.loss, settings.precision)
             progress.step += 1
             note_skipped(result, progress, settings, monitor)
             if is_due(progress.step, settings.log_every, settings.steps):
@@ -101,8 +102,10 @@ def train(
                 norms = gradient_norms(system, micro_batches[0], config.loss, settings.precision)
                 monitor.record(progress.step, "gradient_norms", norms)
             if is_due(progress.step, settings.validate_every or steps_per_epoch(feed, settings), settings.steps):
+                prepared.save_barrier()
                 keep_if_best(system, validation_store, config, run_dir, progress, monitor)
             if is_due(progress.step, settings.checkpoint_every, settings.steps):
+                prepared.save_barrier()
                 save_checkpoint(run_dir, progress.step, system, optimizer, asdict(progress), settings.keep)
     return progress
 
@@ -144,8 +147,20 @@ def open_store(
 
 
 def build_feed(store: Store, settings: TrainingConfig) -> Feed:
-    """The stream of training batches that the settings describe."""
-    return Feed(store, settings.batch_size, settings.seed, settings.modality_dropout, settings.modalities)
+    """The stream of training batches that the settings describe, for this rank."""
+    shard = (rank(), world_size())
+    return Feed(store, settings.batch_size, settings.seed, settings.modality_dropout, settings.modalities, shard)
+
+
+def batch_shape(store: Store, settings: TrainingConfig) -> BatchShape:
+    """The size of a micro-batch, judged by the first world and the longest text allowed."""
+    first, worlds = store[0], settings.batch_size
+    _, _, times, levels, rows, columns = first.batch.climate.shape
+    entries = first.graph.stoichiometry.numel()
+    return BatchShape(
+        worlds, settings.max_length, worlds * int(first.graph.num_nodes or 0), worlds * entries, times,
+        (levels, rows, columns),
+    )  # fmt: skip
 
 
 def seed_everything(seed: int) -> None:
