@@ -7,15 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import zarr
-
 from astrobio.batch import MetabolicGraph, Sample
 from astrobio.dataset.splits import SPLITS
-from astrobio.dataset.store import PIECES, Piece, piece_path, read_climate, read_spectrum
+from astrobio.dataset.store import PIECES, OpenPiece, Piece, open_piece, piece_path, read_climate, read_spectrum
 from astrobio.errors import InputError
 from astrobio.formats.graphs import load_graphs
 
-OPEN_PIECES = 4096  # handles kept per process; each is a few kB of metadata
+OPEN_PIECES = 4096  # kept per process; each holds 0.1 MB, its fields stay on disk
 
 
 def read_manifest(root: Path | str) -> dict[str, Any]:
@@ -105,10 +103,10 @@ def _lines(path: Path) -> list[str]:
 
 
 @lru_cache(maxsize=OPEN_PIECES)
-def _open(root: Path, piece: Piece, shard: int) -> zarr.Group:
+def _open(root: Path, piece: Piece, shard: int) -> OpenPiece:
     path = piece_path(root, piece, shard)
     try:
-        return zarr.open_group(path, mode="r")
+        return open_piece(path)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: expected a piece of the data set, found {type(error).__name__}; "

@@ -18,8 +18,9 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import zarr
@@ -112,14 +113,28 @@ def write_spectra(path: Path, spectra: Sequence[Spectrum]) -> None:
     _publish(temporary, path)
 
 
-def _row(group: zarr.Group, name: str, row: int) -> np.ndarray:
-    return np.asarray(cast(zarr.Array, group[name])[row])
+@dataclass(frozen=True)
+class OpenPiece:
+    """A piece opened for reading: its small arrays whole in memory, `fields` (of climates) still on disk."""
+
+    attributes: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    fields: zarr.Array | None
 
 
-def read_spectrum(group: zarr.Group, row: int) -> Spectrum:
+def open_piece(path: Path) -> OpenPiece:
+    """Open spectra or climates; each look-up in a Zarr group costs a millisecond, so they are made once."""
+    group = zarr.open_group(path, mode="r")
+    members = {name: member for name, member in group.arrays()}
+    fields = members.pop("fields", None)
+    return OpenPiece(dict(group.attrs), {name: np.asarray(member[:]) for name, member in members.items()}, fields)
+
+
+def read_spectrum(piece: OpenPiece, row: int) -> Spectrum:
     """One spectrum of a piece."""
-    arrays = {n: _row(group, n, row).astype(np.float64) for n in ("wavelength", "bin_width", "value", "sigma")}
-    return Spectrum(**arrays, kind=cast(Any, group.attrs["kind"]))
+    names = ("wavelength", "bin_width", "value", "sigma")
+    arrays = {name: piece.arrays[name][row].astype(np.float64) for name in names}
+    return Spectrum(**arrays, kind=piece.attributes["kind"])
 
 
 def write_climates(path: Path, cubes: Sequence[ClimateCube]) -> None:
@@ -155,17 +170,18 @@ def _stored(cube: ClimateCube, name: str) -> np.ndarray:
     return np.log10(np.maximum(values, HUMIDITY_FLOOR)) if name == "specific_humidity" else values
 
 
-def read_climate(group: zarr.Group, row: int) -> ClimateCube:
+def read_climate(piece: OpenPiece, row: int) -> ClimateCube:
     """One cube of a piece."""
-    packed = _row(group, "fields", row)
-    lowest, step = (_row(group, name, row)[:, None, None, None] for name in ("lowest", "step"))
+    assert piece.fields is not None, "a piece of climates has fields"
+    packed = np.asarray(piece.fields[row])
+    lowest, step = (piece.arrays[name][row][:, None, None, None] for name in ("lowest", "step"))
     stack = packed.astype(np.float32) * step + lowest  # [F, T, Y, X]
-    levels = _row(group, "levels", row)
+    levels = piece.arrays["levels"][row]
     fields = {name: stack[i][:, None] for i, name in enumerate(SURFACE_VARIABLES)}
     for index, name in enumerate(LEVEL_VARIABLES):
         start = len(SURFACE_VARIABLES) + index * len(levels)
         fields[name] = stack[start : start + len(levels)].swapaxes(0, 1)  # [T, P, Y, X]
     humidity = np.float32(10.0) ** fields["specific_humidity"]
     fields["specific_humidity"] = np.minimum(humidity, 1.0)  # rounding may lift pure steam beyond 1 kg/kg
-    axes = {name: np.asarray(group.attrs[name], dtype=np.float64) for name in ("latitude", "longitude")}
-    return ClimateCube(fields=fields, levels=levels, **axes, time_kind=cast(Any, group.attrs["time_kind"]))
+    axes = {name: np.asarray(piece.attributes[name], dtype=np.float64) for name in ("latitude", "longitude")}
+    return ClimateCube(fields=fields, levels=levels, **axes, time_kind=piece.attributes["time_kind"])

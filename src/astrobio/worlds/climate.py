@@ -119,21 +119,36 @@ def cube_from_clero(outputs: dict[str, np.ndarray], scenario: Scenario) -> Clima
     outgoing = "toa_outgoing_longwave_flux"
     fields[outgoing] = np.maximum(fields[outgoing], OLR_FLOOR)
     cloud = "cloud_area_fraction_in_atmosphere_layer"
-    fields["specific_humidity"], fields[cloud] = _bound_water(fields["specific_humidity"], fields[cloud], scenario)
+    levels = pressure_levels(scenario.pressure)
+    saturation = saturation_humidity(fields["air_temperature"], levels[:, None, None], scenario)
+    humidity = fields["specific_humidity"]
+    fields["specific_humidity"], fields[cloud] = _bound_water(humidity, fields[cloud], saturation, scenario)
     return ClimateCube(
-        fields=fields, levels=pressure_levels(scenario.pressure), latitude=latitudes(), longitude=longitudes(),
+        fields=fields, levels=levels, latitude=latitudes(), longitude=longitudes(),
         time_kind="realizations",
     )  # fmt: skip
 
 
-def _bound_water(humidity: np.ndarray, cloud: np.ndarray, scenario: Scenario) -> tuple[np.ndarray, np.ndarray]:
-    """Specific humidity within the scenario's bounds; where it is capped, clouds thin out with the water that is left.
+def saturation_humidity(temperature: np.ndarray, pressure: np.ndarray, scenario: Scenario) -> np.ndarray:
+    """kg/kg at saturation over water, from temperature (K) and pressure (Pa), after Bolton (1980), eq. 10,
+    doi:10.1175/1520-0493(1980)108<1046:TCOEPT>2.0.CO;2; within 10% of steam tables up to 420 K."""
+    vapour = 611.2 * np.exp(17.67 * (temperature - 273.15) / np.maximum(temperature - 29.65, 1.0))  # Pa
+    fraction = np.minimum(vapour / pressure, 1.0)
+    water = fraction * MOLAR_MASS["H2O"]
+    return water / (water + (1 - fraction) * mean_molecular_mass(scenario.gases))
 
+
+def _bound_water(
+    humidity: np.ndarray, cloud: np.ndarray, saturation: np.ndarray, scenario: Scenario
+) -> tuple[np.ndarray, np.ndarray]:
+    """Specific humidity at most saturated (the emulator's wet tail is not) and within the scenario's bounds.
+
+    Where it is capped, clouds thin out with the water that is left.
     The emulator knows aquaplanets only: on desiccated and steam worlds its temperatures and fluxes stand, its water
     is replaced. A documented approximation.
     """
     low, high = (specific_humidity(fraction, scenario) for fraction in scenario.water)
-    bounded = np.clip(humidity, low, high).astype(np.float32)
+    bounded = np.clip(np.minimum(humidity, saturation), low, high).astype(np.float32)
     left = np.minimum(bounded / np.maximum(humidity, 1e-12), 1.0)
     return bounded, (np.clip(cloud, 0.0, 1.0) * left).astype(np.float32)
 
