@@ -54,11 +54,12 @@ def simulate(
     floor: Annotated[bool, typer.Option(help="whether the instruments' noise floor applies")] = True,
     gcm: Annotated[str, typer.Option(help="climate model that is imitated: um, exocam, exoplasim")] = "um",
     piece: Annotated[list[str] | None, typer.Option(help="worlds, spectra, climate [all]; a later call adds")] = None,
+    organisms: Annotated[Path | None, typer.Option(help="organisms.npz of another data set [the default 25]")] = None,
 ) -> None:
     """Simulate worlds from star to photons: climate, spectrum, candidate metabolism, texts."""
     from astrobio.dataset.build import describe, simulate_to
 
-    Console().print(describe(simulate_to(out, worlds, seed, workers, transits, floor, gcm, piece)))
+    Console().print(describe(simulate_to(out, worlds, seed, workers, transits, floor, gcm, piece, organisms)))
 
 
 @app.command()

@@ -80,6 +80,7 @@ def build_dataset(
     settings: SimulationSettings | None = None,
     modalities: Sequence[Piece] = PIECES,
     metabolism: bool = True,
+    organisms: Path | None = None,
     quiet: bool = False,
 ) -> BuildSummary:
     """Simulate worlds into `out`, or finish what an interrupted build left there.
@@ -88,6 +89,7 @@ def build_dataset(
         workers: processes; None takes one a core. The result is the same for any number.
         modalities: pieces to write; a later call can add the climate to a folder built without it.
         metabolism: whether worlds carry a candidate metabolism.
+        organisms: an organism library (`organisms.npz` of another data set); None takes the default organisms.
 
     Raises:
         InputError: `out` holds something else, or another build.
@@ -97,13 +99,13 @@ def build_dataset(
     identity = _identity(plan)
     _claim(root, identity)
     started = time.perf_counter()
-    organisms = _organisms(root, plan)
+    library = _organisms(root, plan, organisms)
     done = _verified(root)
     todo = _missing(plan, modalities, done)
     made = sum(len(plan.indices(shard)) for shard, _ in todo)
     if todo:
         _run(root, plan, todo, workers or os.cpu_count() or 1, quiet)
-    how = splits.organism_pools(organisms, seed)[1] if organisms else {}
+    how = splits.organism_pools(library, seed)[1] if library else {}
     return _finish(root, plan, identity, modalities, kinds, how, made, time.perf_counter() - started)
 
 
@@ -116,6 +118,7 @@ def simulate_to(
     floor: bool,
     gcm: str,
     pieces: Sequence[str] | None,
+    organisms: Path | None = None,
 ) -> BuildSummary:
     """`build_dataset` with a command line's plain values, checked.
 
@@ -131,7 +134,7 @@ def simulate_to(
         raise InputError(f"--gcm: expected one of {GCMS}, found {gcm!r}")
     settings = SimulationSettings(transits=transits, floor=floor, gcm=gcm)
     chosen = tuple(piece for piece in PIECES if not pieces or piece in pieces)
-    return build_dataset(out, worlds, seed, workers, settings=settings, modalities=chosen)
+    return build_dataset(out, worlds, seed, workers, settings=settings, modalities=chosen, organisms=organisms)
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
@@ -162,13 +165,13 @@ def _claim(root: Path, identity: dict[str, Any]) -> None:
     store.write_json(path, {"complete": False, "modalities": [], "shards": 0, "identity": identity})
 
 
-def _organisms(root: Path, plan: Plan) -> list[Organism]:
+def _organisms(root: Path, plan: Plan, given: Path | None) -> list[Organism]:
     """The organisms of this data set: written once, then read from its own folder."""
     path = root / "organisms.npz"
     if not plan.metabolism:
         return []
     if not path.exists():
-        organisms = load_organisms()
+        organisms = load_organisms() if given is None else _read_organisms(given)
         labels = [{key: getattr(o, key) for key in ("name", "clade", "growth", "knocked_out")} for o in organisms]
         save_graphs(path, [organism.graph for organism in organisms], labels)
     return _read_organisms(path)
