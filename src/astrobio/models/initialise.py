@@ -33,7 +33,13 @@ def rule_of(name: str) -> str:
 def init_weights(module: nn.Module, depth: int) -> None:
     """Initialise all parameters in place; outputs into a residual stream are scaled by 1/√(2·depth) (GPT-2)."""
     for name, parameter in module.named_parameters():
-        _fill(parameter, rule_of(name), depth)
+        init_parameter(name, parameter, depth)
+
+
+@torch.no_grad()
+def init_parameter(name: str, parameter: Tensor, depth: int) -> None:
+    """Initialise one parameter in place, by the rule for its name."""
+    _fill(parameter, rule_of(name), depth)
 
 
 def _fill(parameter: Tensor, rule: str, depth: int) -> None:

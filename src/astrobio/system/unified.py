@@ -47,18 +47,22 @@ class UnifiedMultiModalSystem(nn.Module):
         if not self.absent.is_meta:
             self.init_weights()
 
+    def part_depths(self) -> dict[str, int]:
+        """Residual depth of each part, by which `init_weights` scales what is added to its stream."""
+        config = self.config
+        return {
+            "spectrum_encoder": config.spectrum_encoder.layers,
+            "climate_cnn": sum(config.climate_cnn.blocks),
+            "metabolic_vae": config.metabolic_vae.node_layers + config.metabolic_vae.layers,
+            "decoder": config.decoder.layers,
+            "fusion": config.fusion.layers,
+            "projectors": 1,
+        }
+
     def init_weights(self) -> None:
         """Give every parameter its first value by the table in `astrobio.models.initialise`."""
-        depths = {
-            self.spectrum_encoder: self.config.spectrum_encoder.layers,
-            self.climate_cnn: sum(self.config.climate_cnn.blocks),
-            self.metabolic_vae: self.config.metabolic_vae.node_layers + self.config.metabolic_vae.layers,
-            self.decoder: self.config.decoder.layers,
-            self.fusion: self.config.fusion.layers,
-            self.projectors: 1,
-        }
-        for part, depth in depths.items():
-            init_weights(part, max(depth, 1))
+        for name, depth in self.part_depths().items():
+            init_weights(self.get_submodule(name), max(depth, 1))
         with torch.no_grad():
             self.absent.normal_()
 

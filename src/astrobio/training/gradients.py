@@ -69,8 +69,17 @@ def global_norm(gradients: Iterable[Tensor]) -> Tensor:
     found = list(gradients)
     if not found:
         return torch.zeros(())
-    norm = nn.utils.get_total_norm(found, foreach=None)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    norms = torch._foreach_norm([local(gradient) for gradient in found], 2.0, torch.float32)  # pyright: ignore[reportPrivateImportUsage]
+    return over_shards(torch.stack(norms), found)
+
+
+def over_shards(norms: Tensor, tensors: Iterable[Tensor]) -> Tensor:
+    """[] the norm over all shards from this rank's norms of its own; `tensors` are what they are norms of."""
+    total = norms.square().sum()
+    mesh = next((tensor.device_mesh for tensor in tensors if isinstance(tensor, DTensor)), None)
+    if mesh is not None:
+        torch.distributed.all_reduce(total, group=mesh.get_group("shard"))
+    return total.sqrt()
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
@@ -212,7 +221,8 @@ class HostGradients:
     def finish(self) -> Tensor:
         """Two passes over the host's sums: their norm, then the update."""
         used = [p for p in self._sums if p in self._started]
-        norm = _norm_over_ranks([fetched[0].float().norm() for fetched in self._visit(used)], used)
+        norms = [tensor_norm(fetched[0]) for fetched in self._visit(used)]
+        norm = over_shards(torch.stack(norms), used) if norms else torch.zeros(())
         factor = clip_factor(norm, self.limit)
         self.optimizer.begin_step()
         for parameter, fetched in zip(used, self._visit(used), strict=True):
@@ -229,16 +239,6 @@ class HostGradients:
             now = ahead
             ahead = self._mover.fetch([self._sums[p] for p in parameters[index + 1 : index + 2]])
             yield now.wait()
-
-
-def _norm_over_ranks(norms: list[Tensor], parameters: list[nn.Parameter]) -> Tensor:
-    """[] the norm of all shards from this rank's norms of its own."""
-    if not norms:
-        return torch.zeros(())
-    total = torch.stack(norms).square().sum()
-    if any(isinstance(p, DTensor) for p in parameters):
-        torch.distributed.all_reduce(total)
-    return total.sqrt()
 
 
 def add_stochastically_(total: Tensor, gradient: Tensor, seed: int) -> None:

@@ -39,8 +39,8 @@ class BlockStreamer:
     Each block must be used once in a forward pass, and return tensors in lists, tuples or dicts.
     """
 
-    def __init__(self, optimizer: AdamW8bit, device: torch.device, limit: float) -> None:
-        self.optimizer, self.device, self.limit = optimizer, device, limit
+    def __init__(self, optimizer: AdamW8bit, device: torch.device, limit: float, compiled: bool = False) -> None:
+        self.optimizer, self.device, self.limit, self.compiled = optimizer, device, limit, compiled
         self.squares: list[Tensor] = []
         self._mover = Mover(device, in_flight=2)
         self._computed: deque[torch.Event] = deque()
@@ -57,15 +57,13 @@ class BlockStreamer:
 
     def add(self, module: nn.Module) -> None:
         """Move a block's weights home and make its forward a streamed one."""
-        parameters = list(module.parameters())
-        block = _Block(module, module.forward, parameters, [])
-        for parameter in parameters:
-            home = pinned_empty(parameter.shape, parameter.dtype, self.device)
-            home.copy_(parameter.data)
-            parameter.data = home
-            block.homes.append(home)
+        settle(module, self.device)
+        forward = torch.compile(module.forward) if self.compiled else module.forward
+        block = _Block(module, forward, list(module.parameters()), [])
+        for parameter in block.parameters:
+            block.homes.append(parameter.data)
             state = {}
-            for name, zeros in fresh_state(home).items():
+            for name, zeros in fresh_state(parameter.data).items():
                 state[name] = pinned_empty(zeros.shape, zeros.dtype, self.device).zero_()
             block.states.append(state)
             self.optimizer.state[parameter] = state
@@ -210,15 +208,24 @@ def _random(kind: str, states: tuple[Tensor, Tensor | None]) -> Iterator[None]:
         _set_random_states(before)
 
 
+def settle(block: nn.Module, device: torch.device) -> None:
+    """Give a block's weights their home: host memory, page-locked where `device` is a GPU."""
+    for parameter in block.parameters():
+        if parameter.is_cuda or (device.type == "cuda" and not parameter.data.is_pinned()):
+            home = pinned_empty(parameter.shape, parameter.dtype, device)
+            home.copy_(parameter.data)
+            parameter.data = home
+
+
 def stream_blocks(
-    blocks: Sequence[nn.Module], optimizer: AdamW8bit, device: torch.device, limit: float
+    blocks: Sequence[nn.Module], optimizer: AdamW8bit, device: torch.device, limit: float, compiled: bool = False
 ) -> BlockStreamer:
     """Keep blocks' weights and moments in host memory from now on, each tensor's gradient clipped at `limit`.
 
     The blocks' steps are then taken in the backward: one micro-batch a step. Everything else of the system stays
     where it is and needs a policy of its own (`StepInBackward`).
     """
-    streamer = BlockStreamer(optimizer, device, limit)
+    streamer = BlockStreamer(optimizer, device, limit, compiled)
     for block in blocks:
         streamer.add(block)
     return streamer

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 
 from astrobio.errors import InputError
 from astrobio.models.float8 import use_float8
+from astrobio.models.initialise import init_parameter, init_weights
 from astrobio.system.config import SystemConfig
 from astrobio.system.unified import UnifiedMultiModalSystem
 from astrobio.training.activations import BatchShape, block_costs, blocks_of, recomputed_blocks
@@ -30,12 +31,13 @@ from astrobio.training.config import TrainingConfig
 from astrobio.training.eight_bit import AdamW8bit
 from astrobio.training.execution import ExecutionConfig
 from astrobio.training.gradients import GradientPolicy, gradient_policy
-from astrobio.training.offload import BlockStreamer, stream_blocks
+from astrobio.training.offload import BlockStreamer, settle, stream_blocks
 from astrobio.training.optim import build_optimizer
 from astrobio.training.ranks import world_size
 
 WRAPPER = "_checkpoint_wrapped_module."  # what recomputation adds to the names of parameters
 WEIGHT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COMPILED = ("decoder.", "model.", "climate_cnn.stages.", "metabolic_vae.")  # the rest takes longer to compile than it saves
 COMPILED_SHARE = 0.47  # of an eager block's kept activations that a compiled one keeps (decoder layer, one H200)
 
 
@@ -76,12 +78,12 @@ def prepare(
     sharded = world_size() > 1
     home = torch.device("cpu") if execution.offload or (sharded and load is not None) else device
     system = empty_system(config, WEIGHT_TYPES[execution.weights])
-    if not sharded or load is not None:
-        fill(system, home, load)
     if streamed:
-        _move_resident(system, device)
+        fill_streamed(system, device, load)
+    elif not sharded or load is not None:
+        fill(system, home, load)
     recomputed = () if streamed else choose_recomputed(config, execution, shape)
-    transform(system, execution, recomputed)
+    transform(system, replace(execution, compile=execution.compile and not streamed), recomputed)
     if sharded:
         shard(system, make_mesh(device, execution.shards), execution, device)
         if load is None:
@@ -90,7 +92,7 @@ def prepare(
     streamer: BlockStreamer | None = None
     if streamed:
         assert isinstance(optimizer, AdamW8bit)
-        streamer = stream_blocks(list(blocks_of(system).values()), optimizer, device, training.clip)
+        streamer = stream_blocks(list(blocks_of(system).values()), optimizer, device, training.clip, execution.compile)
     policy = gradient_policy(execution.gradients, optimizer, training.clip, streamer)
     return Prepared(system, optimizer, policy, (lambda: None) if streamer is None else streamer.synchronize)
 
@@ -131,8 +133,9 @@ def transform(system: nn.Module, execution: ExecutionConfig, recomputed: tuple[s
         setattr(owner, child, checkpoint_wrapper(owner.get_submodule(child)))
     if execution.compile:
         torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
-        for block in blocks_of(system).values():
-            block.compile()
+        for name, block in blocks_of(system).items():
+            if name.startswith(COMPILED):
+                block.compile()
 
 
 def make_mesh(device: torch.device, shards: int) -> DeviceMesh:
@@ -173,14 +176,40 @@ def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: Executio
             module.set_force_sum_reduction_for_comms(True)
 
 
-def _move_resident(system: nn.Module, device: torch.device) -> None:
-    """What belongs to no block stays on the device."""
-    streamed = {id(p) for block in blocks_of(system).values() for p in block.parameters()}
-    for parameter in system.parameters():
-        if id(parameter) not in streamed:
-            parameter.data = parameter.data.to(device)
-    for buffer in system.buffers():
-        buffer.data = buffer.data.to(device)
+def fill_streamed(
+    system: UnifiedMultiModalSystem, device: torch.device, load: Callable[[UnifiedMultiModalSystem], None] | None
+) -> None:
+    """Weights of blocks in host memory, all others on the device, which never holds more than one block besides."""
+    if load is None:
+        depths = system.part_depths()
+        for name, block in blocks_of(system).items():
+            block.to_empty(device=device)
+            init_weights(block, max(depths[name.split(".")[0]], 1))
+            settle(block, device)
+    else:
+        system.to_empty(device="cpu")
+        load(system)
+    streamed = {p for block in blocks_of(system).values() for p in block.parameters()}
+    for name, child in system.named_modules():
+        for key, parameter in child.named_parameters(recurse=False):
+            if parameter not in streamed:
+                _settle_resident(system, child, key, f"{name}.{key}".lstrip("."), device)
+
+
+def _settle_resident(
+    system: UnifiedMultiModalSystem, owner: nn.Module, key: str, name: str, device: torch.device
+) -> None:
+    """One parameter that belongs to no block, on the device: moved if it has values, else given its first ones."""
+    parameter = owner.get_parameter(key)
+    if not parameter.is_meta:
+        parameter.data = parameter.data.to(device)
+        return
+    fresh = nn.Parameter(torch.empty_like(parameter, device=device))
+    owner.register_parameter(key, fresh)
+    if name == "absent":
+        nn.init.normal_(fresh)
+    else:
+        init_parameter(name, fresh, max(system.part_depths()[name.split(".")[0]], 1))
 
 
 def _sharded_state(system: nn.Module, optimizer: AdamW8bit) -> dict[str, Any]:
