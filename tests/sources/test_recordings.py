@@ -107,7 +107,8 @@ def test_eso_login(httpserver: HTTPServer, local, settings: Settings) -> None:
     bearer = {"Authorization": f"Bearer {json.loads(token)['id_token']}"}
     empty = (
         b"<VOTABLE><RESOURCE type='results'><INFO name='QUERY_STATUS' value='OK'/><TABLE>"
-        b"<FIELD name='obs_publisher_did' datatype='char' arraysize='*'/><DATA><TABLEDATA/></DATA></TABLE></RESOURCE></VOTABLE>"
+        b"<FIELD name='obs_publisher_did' datatype='char' arraysize='*'/>"
+        b"<DATA><TABLEDATA/></DATA></TABLE></RESOURCE></VOTABLE>"
     )
     httpserver.expect_request("/tap_obs/sync", headers=bearer).respond_with_data(empty, content_type="text/xml")
     answer = fetch(source, "TRAPPIST-1", settings=replace(settings, secrets={"eso": "someone:pass-word-1"}))

@@ -10,7 +10,8 @@ import io
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -30,6 +31,7 @@ from requests.utils import get_environ_proxies
 from requests_cache import CacheMixin
 from requests_cache.cache_keys import create_key
 from urllib3.response import HTTPResponse
+from zarr.core.sync import sync
 
 from astrobio import __version__
 from astrobio.sources.auth import Credential, Secret, find_secret
@@ -320,7 +322,8 @@ class Session(CacheMixin, _Wire):
         super().__init__(
             settings.cache_dir / source / "answers", backend="filesystem", serializer="json", decode_content=False,
             stale_if_error=settings.offline, expire_after=settings.expire_after,
-            allowable_methods=("GET", "HEAD", "POST"), allowable_codes=(200,), match_headers=("Accept", "CMR-Search-After"),
+            allowable_methods=("GET", "HEAD", "POST"), allowable_codes=(200,),
+            match_headers=("Accept", "CMR-Search-After"),
             key_fn=lambda *args, **kwargs: create_key(*args, **kwargs) + suffix,
         )  # fmt: skip
         self.source, self.settings_, self.hosts = source, settings, hosts
@@ -388,9 +391,10 @@ def _shown(request: requests.PreparedRequest) -> str:
     return redact(f"{request.method} {request.url}")
 
 
-def open_bucket(session: Session, endpoint: str = "", *, lazily: bool = False) -> Any:
-    """A read-only S3 file system (s3fs), the second and last door to the network; anonymous unless the session's
-    database has an S3 credential (user = access key). `lazily` makes it fit for Zarr, which reads piece by piece.
+@contextmanager
+def open_bucket(session: Session, endpoint: str = "", *, lazily: bool = False) -> Iterator[s3fs.S3FileSystem]:
+    """A read-only S3 file system, the second and last door to the network; anonymous unless the session's database has
+    an S3 credential (user = access key). `lazily` makes it fit for Zarr, which reads piece by piece in its own loop.
 
     Raises:
         OfflineError: offline mode is on.
@@ -401,17 +405,17 @@ def open_bucket(session: Session, endpoint: str = "", *, lazily: bool = False) -
         )
     grant = session._grant() if session.credential else None
     user, secret = (grant.secret.user, grant.secret.value.get_secret_value()) if grant else (None, None)
-    config = {
-        "retries": {"max_attempts": session.settings_.attempts, "mode": "adaptive"},
-        "connect_timeout": session.settings_.timeout,
-    }
-    return s3fs.S3FileSystem(
-        key=user,
-        secret=secret,
-        anon=grant is None,
-        endpoint_url=endpoint or None,
-        config_kwargs=config,
-        skip_instance_cache=True,
-        use_listings_cache=False,
-        asynchronous=lazily,
-    )
+    attempts, timeout = session.settings_.attempts, session.settings_.timeout
+    config = {"retries": {"max_attempts": attempts, "mode": "adaptive"}, "connect_timeout": timeout}
+    files = s3fs.S3FileSystem(
+        key=user, secret=secret, anon=grant is None, endpoint_url=endpoint or None, config_kwargs=config,
+        skip_instance_cache=True, use_listings_cache=False, asynchronous=lazily,
+    )  # fmt: skip
+    try:
+        yield files
+    finally:
+        client = files._s3
+        if client is not None and lazily:
+            sync(client.close())
+        elif client is not None:
+            files.close_session(files.loop, client)

@@ -64,11 +64,11 @@ def reading(where: str, what: str) -> Iterator[None]:
     """Turn whatever a third-party parser throws at a hostile answer into one clear error."""
     try:
         yield
-    except (InputError, OSError, KeyboardInterrupt):
+    except InputError:
         raise
     except MemoryError:
         raise PayloadError(f"{where}: expected {what}, found something that does not fit in memory") from None
-    except Exception as error:  # parsers of hostile bytes raise anything: TypeError, struct.error, RecursionError, …
+    except Exception as error:  # parsers of hostile bytes raise anything: TypeError, OSError, RecursionError, …
         detail = " ".join(str(error).split())[:160]
         raise PayloadError(f"{where}: expected {what}, found {type(error).__name__}: {detail}") from None
 

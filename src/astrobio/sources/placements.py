@@ -143,7 +143,8 @@ class Login:
 @dataclass(frozen=True)
 class OAuth:
     """OAuth 2: `grant` is "refresh_token" (the secret is a refresh token, first got by the device flow) or "password"
-    (the secret is user and password, ESO). The access token lives in memory only."""
+    (the secret is user and password, ESO). The access token lives in memory only. `client_secret` is the application's
+    own, sent as HTTP Basic (RFC 6749, 2.3.1)."""
 
     token_url: str
     client_id: str
@@ -152,6 +153,7 @@ class OAuth:
     scope: str = ""
     extra: dict[str, str] = field(default_factory=dict)
     token_field: str = "access_token"
+    client_secret: str = field(default="", repr=False)
 
     @property
     def interactive(self) -> bool:
@@ -164,6 +166,10 @@ class OAuth:
         assert grant.token is not None
         request.headers["Authorization"] = f"Bearer {grant.token.get_secret_value()}"
 
+    def _post(self, url: str, form: dict[str, str], exchange: Exchange) -> dict[str, Any]:
+        auth = (self.client_id, self.client_secret) if self.client_secret else None
+        return _token_answer(exchange(Request("POST", url, data=form, auth=auth).prepare()), url)
+
     def _fetch_token(self, grant: Grant, exchange: Exchange) -> None:
         plain = (grant.refresh or grant.secret.value).get_secret_value()
         form = {"grant_type": self.grant, "client_id": self.client_id, **self.extra}
@@ -171,7 +177,7 @@ class OAuth:
         form |= (
             {"username": grant.secret.user, "password": plain} if self.grant == "password" else {"refresh_token": plain}
         )
-        data = _token_answer(exchange(Request("POST", self.token_url, data=form).prepare()), self.token_url)
+        data = self._post(self.token_url, form, exchange)
         if self.token_field not in data:
             raise CredentialError(f"{self.token_url}: refused ({data.get('error', 'no token in the answer')})")
         grant.token, grant.logged_in = SecretStr(str(data[self.token_field])), True
@@ -184,7 +190,7 @@ class OAuth:
     def device_login(self, exchange: Exchange, notify: Any, *, patience: float = 900.0) -> SecretStr:
         """Run the device flow (RFC 8628): `notify(page, code)` tells the person; returns the refresh token."""
         form = {"client_id": self.client_id} | ({"scope": self.scope} if self.scope else {})
-        data = _token_answer(exchange(Request("POST", self.device_url, data=form).prepare()), self.device_url)
+        data = self._post(self.device_url, form, exchange)
         if "device_code" not in data:
             raise CredentialError(f"{self.device_url}: refused ({data.get('error', 'no device code in the answer')})")
         register(str(data["device_code"]))
@@ -197,7 +203,7 @@ class OAuth:
         poll["grant_type"] = "urn:ietf:params:oauth:grant-type:device_code"
         while time.monotonic() < end:
             time.sleep(interval)
-            answer = _token_answer(exchange(Request("POST", self.token_url, data=poll).prepare()), self.token_url)
+            answer = self._post(self.token_url, poll, exchange)
             if "refresh_token" in answer:
                 register(str(answer["refresh_token"]), str(answer.get(self.token_field, "")))
                 return SecretStr(str(answer["refresh_token"]))

@@ -7,13 +7,14 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import xarray as xr
-import zarr.storage
+from zarr.storage import FsspecStore
 
 from astrobio.errors import InputError
 from astrobio.sources.client import Request, Session, open_bucket
@@ -70,28 +71,49 @@ class Grid(Source):
         )  # fmt: skip
         yield Record(self.name, path, self.modality, target, provenance, self.licence)
 
-    def _open(self, path: str, session: Session, progress: Progress) -> xr.Dataset:
+    @contextmanager
+    def _open(self, path: str, session: Session, progress: Progress) -> Iterator[xr.Dataset]:
         """The remote file, lazily where the protocol allows."""
+        url, cache = self.url(path), Path(session.settings_.cache_dir) / self.name
         if self.protocol == "opendap":
-            url = self.url(path)
             session.fetch(Request("GET", f"{url}.dds"))  # reports a missing file in plain words
-            with warnings.catch_warnings():  # webob, which pydap imports, still imports the deprecated cgi
-                warnings.simplefilter("ignore", DeprecationWarning)
-                warnings.filterwarnings("ignore", "PyDAP was unable to determine the DAP protocol", UserWarning)
-                return xr.open_dataset(url, engine="pydap", session=session)
-        if self.protocol == "s3" and path.rstrip("/").endswith(".zarr"):
-            store = zarr.storage.FsspecStore(open_bucket(session, self.endpoint, lazily=True), path=self._key(path))
-            return xr.open_zarr(store)
-        if self.protocol == "s3":
-            local = Path(session.settings_.cache_dir) / self.name / "incoming" / path
-            local.parent.mkdir(parents=True, exist_ok=True)
-            open_bucket(session, self.endpoint).get_file(self._key(path), str(local))
-            return xr.open_dataset(local, engine="netcdf4")
-        local = Path(session.settings_.cache_dir) / self.name / "whole" / path
-        return xr.open_dataset(download(session, self.request(path), local, progress=progress).path, engine="netcdf4")
+            with _pydap_dataset(url, session) as dataset:
+                yield dataset
+        elif self.protocol == "s3" and path.rstrip("/").endswith(".zarr"):
+            with (
+                open_bucket(session, self.endpoint, lazily=True) as files,
+                _zarr_dataset(files, self._key(path)) as data,
+            ):
+                yield data
+        else:
+            with xr.open_dataset(self._whole(path, session, cache, progress), engine="netcdf4") as dataset:
+                yield dataset
+
+    def _whole(self, path: str, session: Session, cache: Path, progress: Progress) -> Path:
+        """A file that can't be read in pieces, downloaded."""
+        if self.protocol != "s3":
+            return download(session, self.request(path), cache / "whole" / path, progress=progress).path
+        local = cache / "incoming" / path
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with open_bucket(session, self.endpoint) as files:
+            files.get_file(self._key(path), str(local))
+        return local
 
     def _key(self, path: str) -> str:
         return f"{urlsplit(self.base).netloc}{urlsplit(self.base).path.rstrip('/')}/{path}"
+
+
+def _zarr_dataset(files: Any, key: str) -> xr.Dataset:
+    """A Zarr store, unread."""
+    return xr.open_zarr(FsspecStore(files, read_only=True, path=key))
+
+
+def _pydap_dataset(url: str, session: Session) -> xr.Dataset:
+    """An OPeNDAP data set, unread; every piece is asked for through our session."""
+    with warnings.catch_warnings():  # webob, which pydap imports, still imports the deprecated cgi
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "PyDAP was unable to determine the DAP protocol", UserWarning)
+        return xr.open_dataset(url, engine="pydap", session=session)
 
 
 def _select(dataset: xr.Dataset, selection: dict[str, str], where: str) -> xr.Dataset:
@@ -111,6 +133,9 @@ def _select(dataset: xr.Dataset, selection: dict[str, str], where: str) -> xr.Da
         if name not in chosen.dims:
             raise InputError(f"{where}: expected a dimension among {sorted(map(str, chosen.dims))}, found {name!r}")
         chosen = _cut(chosen, name, text, where)
+    empty = [str(name) for name, size in chosen.sizes.items() if size == 0]
+    if empty:
+        raise InputError(f"{where}: the selection along {empty} selects nothing; its coordinates lie elsewhere")
     if chosen.nbytes > LARGEST:
         raise InputError(
             f"{where}: the selection has {chosen.nbytes / 2**30:.1f} GiB, at most {LARGEST / 2**30:.0f}; narrow it"
