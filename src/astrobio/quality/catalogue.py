@@ -156,7 +156,7 @@ def check_catalogue(table: Table) -> tuple[list[Finding], RowReport, dict[str, A
         )
     reasons: dict[int, list[str]] = defaultdict(list)
     found = _shape(table, key, reasons)
-    numbers, typed = _numbers(table.frame, reasons)
+    numbers, typed = _numbers(table.frame.drop(index=[row - 1 for row in table.misfits]), reasons)
     found += typed
     ranged, tools = _schema(numbers, reasons)
     found += ranged
@@ -205,9 +205,9 @@ def _numbers(frame: pd.DataFrame, reasons: dict[int, list[str]]) -> tuple[pd.Dat
             continue
         if name.lower() in INTEGERS:
             odd |= values.notna() & (values != values.round())
-        rows = (np.flatnonzero(odd) + 1).tolist()
+        rows = (odd.index[odd] + 1).tolist()
         kind = "a whole number" if name.lower() in INTEGERS else "a number"
-        seen = text.iloc[rows[0] - 1][:40] if rows else ""
+        seen = text.loc[rows[0] - 1][:40] if rows else ""
         found += _group("CAT-002", name, rows, f"expected {kind}, found {seen!r}", reasons)
         columns[name] = values.mask(odd)
     return pd.DataFrame(columns, index=frame.index), found

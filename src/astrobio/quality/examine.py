@@ -57,6 +57,9 @@ def examine(path: str | Path, options: Options = Options()) -> FileReport:
         report.findings.append(finding("FILE-001", source.name, f"expected a readable file, found {error}"))
     except MemoryError:
         report.findings.append(finding("FILE-007", source.name, "expected to fit into memory, found it does not"))
+    except Exception as error:  # the field's readers raise anything on a broken file
+        message = f"expected a file that its readers can take, found {type(error).__name__}: {error}"
+        report.findings.append(finding("FILE-003", source.name, message))
     report.seconds = round(time.perf_counter() - started, 3)
     return report
 

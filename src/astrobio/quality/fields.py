@@ -23,7 +23,7 @@ from astrobio.quality.findings import Finding
 from astrobio.quality.intake import Refused
 from astrobio.quality.rules import finding
 
-SLAB = 2**20  # values read at once
+SLAB = 2**18  # values read at once
 CHUNK_LIMIT = 2**29  # bytes of one compressed chunk, which libraries unpack whole
 DECLARED_RATIO = 400  # declared to stored bytes; honest fields compress below 50
 DECLARED_FREE = 2**28  # bytes that may be declared at any ratio
@@ -109,7 +109,7 @@ def summarise(variable: xr.DataArray, latitude_dim: str | None) -> FieldSummary:
         out.infinite += int(np.isinf(values).sum())
         if good.any():
             _extremes(out, np.where(good, values, np.nan), piece)
-            kept.append(values[good].reshape(-1)[::stride])
+            kept.append(values[good][::stride].copy())  # a view would keep the whole slab
         if axis is not None:
             others = tuple(i for i in range(values.ndim) if i != axis)
             sums[piece[axis]] += np.where(good, values, 0.0).sum(axis=others)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any, Literal, get_args
 
 Severity = Literal["fatal", "error", "warning", "note"]
@@ -71,6 +72,15 @@ def shortened(text: object) -> str:
     return plain if len(plain) <= TEXT_LIMIT else plain[: TEXT_LIMIT - 1] + "…"
 
 
+def _finite(value: Any) -> Any:
+    """Nested facts with None where a number isn't finite, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 @dataclass
 class RowReport:
     """Verdicts inside a table: counts, and the reasons of every row that was not accepted (row number → reasons)."""
@@ -114,6 +124,7 @@ class FileReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the verdict and the counts spelled out."""
         data = asdict(self)
+        data["facts"] = _finite(self.facts)
         counts = Counter(f.severity for f in self.findings)
         data["verdict"] = self.verdict
         data["counts"] = {severity: counts.get(severity, 0) for severity in SEVERITIES}
