@@ -21,7 +21,7 @@ from astrobio.system.unified import UnifiedMultiModalSystem
 Collate = Callable[[Sequence[Sample]], MultiModalBatch]
 
 CHUNK = 8  # worlds in one forward pass
-STEPS = 12  # of the path integral; completeness within 2% on the mini preset
+STEPS = 16  # nodes of the path integral; it adds up within 1% on the mini preset
 _FIELDS = dict(zip(MODALITIES, ("context", "spectrum", "climate", "metabolism"), strict=True))
 _INHABITED = [WORLD_STATES.index(name) for name in INHABITED_STATES]
 _LIFELESS = [index for index in range(len(WORLD_STATES)) if index not in _INHABITED]
@@ -113,12 +113,12 @@ def _path_integral(
     end: Tensor,
     temperature: float,
 ) -> Tensor:
-    """(end − start) · mean gradient along the straight path between two values of one input, midpoint rule."""
+    """(end − start) · mean gradient along the straight path between two values of one input (Gauss-Legendre)."""
     total = torch.zeros_like(end)
-    for step in range(STEPS):
-        point = (start + (step + 0.5) / STEPS * (end - start)).detach().requires_grad_()
+    for node, weight in zip(*np.polynomial.legendre.leggauss(STEPS), strict=True):
+        point = (start + (node + 1) / 2 * (end - start)).detach().requires_grad_()
         with torch.enable_grad():
             odds = life_log_odds(system(replace(batch, **{name: point})).state_logits.float() / temperature)
             (gradient,) = torch.autograd.grad(odds.sum(), point)
-        total += gradient / STEPS
+        total += weight / 2 * gradient
     return (end - start) * total

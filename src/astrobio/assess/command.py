@@ -46,6 +46,7 @@ def print_assessment(a: Assessment, console: Console) -> None:
     """The answer in a screenful."""
     console.print(f"\n[bold]{percent(a.inhabited)}% inhabited.[/bold] {verdict(a.inhabited)}", highlight=False)
     console.print(_states(a))
+    console.print("\n[dim]share of each input in the log-odds of life, nats[/dim]")
     console.print(_attribution(a))
     if a.assessment_text:
         console.print(Padding(f"[italic]{escape(a.assessment_text)}[/italic]", (1, 2)), highlight=False)
@@ -65,8 +66,7 @@ def _states(a: Assessment) -> Table:
 
 
 def _attribution(a: Assessment) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title="share in the log-odds of life, nats",
-                  title_justify="left", title_style="dim")  # fmt: skip
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in a.attribution.items():
         table.add_row(INPUTS[name], f"[{'green' if value > 0 else 'yellow'}]{signed(value)}[/]")
     return table

@@ -34,7 +34,7 @@ _STYLE: Any = {
 }  # fmt: skip
 WIDTH = 5.6  # inches, 403 SVG units; about 1.5 pixels a unit on a desktop, 0.9 on a phone
 _MAP = "cividis"  # even for colour-blind readers, and in grey print
-_HALO = [withStroke(linewidth=2.4, foreground="#00000059")]  # keeps white lines visible on the map's bright end
+_HALO = [withStroke(linewidth=2.4, foreground="#00000040")]  # keeps white lines visible on the map's bright end
 TICKS = (0.6, 0.8, 1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30)  # µm
 
 
@@ -54,7 +54,7 @@ def _svg(figure: Figure, name: str, description: str) -> str:
     body = body[body.index("<svg") :]
     for stand_in, variable in _PAGE_COLOURS.items():
         body = re.sub(stand_in, f"var({variable})", body, flags=re.IGNORECASE)
-    body = re.sub(r'\sid="(?!m|p|h|i)[^"]*"', "", body)  # ids of groups repeat from figure to figure
+    body = re.sub(r'\sid="(?![mphi][0-9a-f]{10}")[^"]*"', "", body)  # names of groups repeat from figure to figure
     body = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', r"\1", body))
     body = re.sub(r"font: ([\d.]+)px '?sans-serif'?[^;\"]*", r"font: \1px var(--sans)", body)
     label = escape(description, quote=True)
@@ -127,8 +127,7 @@ def climate_figure(cube: ClimateCube, salience: np.ndarray | None) -> str:
         ax.set(xlim=(-180, 180), ylim=(-90, 90))
         if low < 273.15 < high:
             ice = _line(ax, cube, temperature, 273.15, "solid")
-            for label in ax.clabel(ice, fmt="273 K", fontsize=8):
-                label.set_path_effects(_HALO)
+            ax.clabel(ice, fmt="273 K", fontsize=8)
         if salience is not None and np.any(salience):
             _line(ax, cube, np.abs(salience), float(np.quantile(np.abs(salience), 0.9)), "dotted")
         _degrees(ax)

@@ -98,9 +98,10 @@ def _opened(path: Path) -> Iterator[xr.Dataset]:
                 )
                 data = _open(path, Path(folder))
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, lzma.LZMAError) as error:
+            reason = " ".join(str(error).replace(f": '{path}'", "").split())[:200]
             raise InputError(
-                f"{path}: expected a whole netCDF file or Zarr store, found something unreadable "
-                f"({type(error).__name__}: {error}); copy it anew or convert it to netCDF"
+                f"{path}: expected a whole netCDF file or Zarr store, found something unreadable ({reason}); "
+                "copy it anew or convert it to netCDF"
             ) from error
         with data:
             yield _with_stacked_levels(data)
