@@ -17,6 +17,7 @@ from astrobio.errors import InputError
 from astrobio.training import loop
 from astrobio.training.checkpoint import checkpoints, load_run
 from astrobio.training.config import RunConfig
+from astrobio.training.execution import ExecutionConfig, OptimizerKind
 from astrobio.training.loop import train
 from astrobio.training.step import StepResult
 
@@ -51,9 +52,11 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "report", stopping)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit"])
 def test_interrupted_and_resumed_equals_uninterrupted(
-    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: OptimizerKind
 ):
+    tiny_run = replace(tiny_run, execution=ExecutionConfig(optimizer=optimizer))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(tiny_run, "data", whole, console=quiet())
     for step in (2, 5):  # before the first checkpoint, and in the middle of an epoch after it

@@ -17,9 +17,9 @@ class WorldTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        ids = [tokenizer.token_to_id(token) for token in SPECIALS]
-        if None in ids:
-            missing = [token for token, found in zip(SPECIALS, ids, strict=True) if found is None]
+        ids = [found for token in SPECIALS if (found := tokenizer.token_to_id(token)) is not None]
+        if len(ids) < len(SPECIALS):
+            missing = [token for token in SPECIALS if tokenizer.token_to_id(token) is None]
             raise InputError(f"tokenizer: expected the special tokens {SPECIALS}, found none of {missing}")
         self.pad_id, self.bos_id, self.eos_id = ids
 
