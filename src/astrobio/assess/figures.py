@@ -34,7 +34,7 @@ _STYLE: Any = {
 }  # fmt: skip
 WIDTH = 5.6  # inches, 403 SVG units; about 1.5 pixels a unit on a desktop, 0.9 on a phone
 _MAP = "cividis"  # even for colour-blind readers, and in grey print
-_HALO = [withStroke(linewidth=2.4, foreground="#00000040")]  # keeps white lines visible on the map's bright end
+_HALO: Any = [withStroke(linewidth=2.4, foreground="#00000040")]  # keeps white lines visible on the map's bright end
 TICKS = (0.6, 0.8, 1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30)  # µm
 
 
