@@ -167,12 +167,20 @@ def check_catalogue(table: Table) -> tuple[list[Finding], RowReport, dict[str, A
     return found, report, facts, tools
 
 
-def _group(rule: str, location: str, rows: list[int], message: str, reasons: dict[int, list[str]]) -> list[Finding]:
-    """One finding for many rows (counted from 1), each of which is set aside."""
-    for row in rows:
-        reasons[row].append(f"{rule} {location}: {message}")
+def _group(
+    rule: str,
+    location: str,
+    rows: list[int],
+    message: str,
+    reasons: dict[int, list[str]],
+    seen: list[str] | None = None,
+) -> list[Finding]:
+    """One finding for many rows (counted from 1), each of which is set aside; `seen`: what each row holds."""
+    told = [message] * len(rows) if seen is None else [f"{message}, found {value}" for value in seen]
+    for row, text in zip(rows, told, strict=True):
+        reasons[row].append(f"{rule} {location}: {text}")
     where = f"{location}, rows {named([str(r) for r in rows[:10]], len(rows))}"
-    return [finding(rule, where, message, count=len(rows))] if rows else []
+    return [finding(rule, where, told[0], count=len(rows))] if rows else []
 
 
 def _shape(table: Table, key: str, reasons: dict[int, list[str]]) -> list[Finding]:
@@ -207,8 +215,8 @@ def _numbers(frame: pd.DataFrame, reasons: dict[int, list[str]]) -> tuple[pd.Dat
             odd |= values.notna() & (values != values.round())
         rows = (odd.index[odd] + 1).tolist()
         kind = "a whole number" if name.lower() in INTEGERS else "a number"
-        seen = text.loc[rows[0] - 1][:40] if rows else ""
-        found += _group("CAT-002", name, rows, f"expected {kind}, found {seen!r}", reasons)
+        seen = [repr(cell[:40]) for cell in text[odd]]
+        found += _group("CAT-002", name, rows, f"expected {kind}", reasons, seen)
         columns[name] = values.mask(odd)
     return pd.DataFrame(columns, index=frame.index), found
 
@@ -230,9 +238,9 @@ def _schema(numbers: pd.DataFrame, reasons: dict[int, list[str]]) -> tuple[list[
         found = []
         for name, cases in error.failure_cases.groupby("column", sort=False):
             low, high = RANGES[str(name).lower()]
-            rows = sorted({int(i) + 1 for i in cases["index"].dropna()})
-            message = f"expected {low:g}…{high:g}, found {cases['failure_case'].iloc[0]}"
-            found += _group("CAT-003", str(name), rows, message, reasons)
+            cells = {int(i) + 1: f"{value:g}" for i, value in zip(cases["index"], cases["failure_case"], strict=True)}
+            message = f"expected {low:g}…{high:g}"
+            found += _group("CAT-003", str(name), list(cells), message, reasons, list(cells.values()))
         return found, [tool("pandera")]
     return [], [tool("pandera")]
 

@@ -194,16 +194,15 @@ def guard_xml(path: Path) -> str:
     Raises:
         Refused: entities, external references, nesting without end, or broken XML.
     """
-    from defusedxml import DefusedXmlException
+    from defusedxml import DefusedXmlException, EntitiesForbidden
     from defusedxml.sax import parse
 
     guard = _Guard()
     try:
         parse(str(path), guard, forbid_dtd=False, forbid_entities=True, forbid_external=True)
     except DefusedXmlException as error:
-        raise Refused(
-            "FILE-005", path.name, f"expected plain XML, found a declaration that attacks use: {error}"
-        ) from error
+        what = "an entity declaration" if isinstance(error, EntitiesForbidden) else "a reference to an outside file"
+        raise Refused("FILE-005", path.name, f"expected plain XML, found {what}, which attacks use") from error
     except (SAXException, ValueError, LookupError, OSError) as error:
         raise Refused("FILE-003", path.name, f"expected well-formed XML, found {error}") from error
     return guard.root
