@@ -32,6 +32,7 @@ TREES = (  # learning rate and leaves of the boosted trees, one a trial
     (0.1, 31), (0.05, 15), (0.05, 63), (0.03, 31), (0.2, 15),
 )  # fmt: skip
 BOOSTING_ROUNDS = 200
+VOCABULARY_WORLDS = 512  # training worlds in which the trees' words, units and guilds are looked for
 FOLDS = 5  # of the late fusion's cross-validation
 
 
@@ -201,7 +202,8 @@ class Table:
 
 def feature_tables(splits: Mapping[str, Worlds], *, progress: bool = True) -> dict[str, Table]:
     """Features of each split, with vocabularies of the "train" one."""
-    extract = FeatureExtractor.fit(splits["train"][i] for i in range(len(splits["train"])))
+    training = splits["train"]
+    extract = FeatureExtractor.fit(training[i] for i in range(min(len(training), VOCABULARY_WORLDS)))
     tables = {}
     for name, worlds in splits.items():
         rows, labels = [], []
