@@ -80,7 +80,8 @@ def streaming() -> str:
         optimizer, device = AdamW8bit(model.parameters(), lr=1e-3), torch.device("cuda", 0)
         streamer = None
         if mode != "resident":
-            streamer = stream_blocks(list(model.blocks), optimizer, device, 1.0, compiled="compiled" in mode)
+            names = ("",) if "compiled" in mode else ()
+            streamer = stream_blocks(dict(model.blocks.named_children()), optimizer, device, 1.0, names)
         policy = gradient_policy("backward", optimizer, 1.0, streamer)
         for _ in range(6):
             policy.begin()

@@ -122,6 +122,17 @@ def gradient_reaches(system: nn.Module, batch: MultiModalBatch) -> dict[str, boo
     return seen
 
 
+def profile(prepared: Prepared, batch: MultiModalBatch) -> dict[str, float]:
+    """Milliseconds on the device of one step by kernel, the 25 longest, and all together."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as found:
+        train_step(prepared.system.train(), prepared.policy, [batch], LossWeights(), "fp32")
+        torch.cuda.synchronize()
+    rows = sorted(found.key_averages(), key=lambda row: -row.self_device_time_total)
+    out = {row.key[:90]: row.self_device_time_total / 1e3 for row in rows[:25]}
+    return out | {"all": sum(row.self_device_time_total for row in rows) / 1e3}
+
+
 def measure(variant: str, file: Path | None, accumulation: int, steps: int, gib: float, name: str) -> dict[str, Any]:
     """Median step after warm-up, peak memory, losses, and (where it keeps gradients) each part alone."""
     torch.manual_seed(0)
@@ -130,11 +141,11 @@ def measure(variant: str, file: Path | None, accumulation: int, steps: int, gib:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(FRACTION_BYTES / total, device)
     accumulation = accumulation if variant.startswith("accumulated") else 1
-    batches = [batch.to(device) for batch in load_batches(file, 4)]
+    batches = [batch.to(device) for batch in load_batches(None, 4)]
     graph = batches[0].graph
     shape = BatchShape(WORLDS, TEXT, graph.num_nodes, graph.edge_index.shape[1])
     start = time.perf_counter()
-    prepared = prepare(preset(name), how, TrainingConfig(lr=1e-4, clip=1.0), device, shape)
+    prepared = prepare(preset(name), how, TrainingConfig(lr=1e-5, clip=1.0), device, shape)
     open_gates(prepared.system)
     torch.cuda.synchronize()
     built = time.perf_counter() - start
@@ -151,13 +162,19 @@ def measure(variant: str, file: Path | None, accumulation: int, steps: int, gib:
         "reserved_bytes": torch.cuda.max_memory_reserved(), "tok_s": tokens / step_seconds,
         "step_seconds": step_seconds, "build_seconds": built, "all_seconds": times, "losses": losses,
         "skipped": [reason for reason in skipped if reason], "accumulation": accumulation, "tokens": tokens,
-        "labelled": sum(int((b.lm_labels >= 0).sum()) for b in batches) / len(batches), "real_worlds": file is not None,
+        "labelled": sum(int((b.lm_labels >= 0).sum()) for b in batches) / len(batches),
     }  # fmt: skip
-    if not how.offload:
+    if not how.offload and accumulation == 1:
         try:
+            if file is not None:
+                worlds = [batch.to(device) for batch in load_batches(file, 4)]
+                _, losses, skipped = run_steps(prepared, worlds, 1, 20)
+                result["real_worlds"] = {"losses": losses, "skipped": [reason for reason in skipped if reason]}
             result["gradient_reaches"] = gradient_reaches(prepared.system, batches[0])
             prepared.policy.begin()
             result["parts_seconds"] = parts_seconds(prepared, batches[0])
+            prepared.policy.begin()
+            result["profile_ms"] = profile(prepared, batches[0])
         except RuntimeError as error:  # the steps above are the result; what follows must not lose it
             result["parts_error"] = str(error)[:300]
     return result

@@ -6,6 +6,7 @@ python benchmarks/worlds.py DATASET FILE [--batches 4]   # 16 worlds a batch, te
 from __future__ import annotations
 
 import argparse
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def load_batches(file: Path | None, count: int) -> list[MultiModalBatch]:
     """`count` batches, from a file made by this script or random."""
     if file is None:
         return [random_batch(seed) for seed in range(count)]
-    found: list[MultiModalBatch] = torch.load(file, weights_only=False)
+    with gzip.open(file) as stream:
+        found: list[MultiModalBatch] = torch.load(stream, weights_only=False)
     return [replace(batch, climate=batch.climate.float()) for batch in (found * count)[:count]]
 
 
@@ -106,7 +108,8 @@ def main() -> None:
     texts = [text for sample in samples for text in (sample.context, sample.assessment) if text is not None]
     collate = Collator(WorldTokenizer.train(texts, 4096), Statistics.fit(samples), TEXT)
     batches = [pad_text(collate(samples[start : start + WORLDS])) for start in range(0, len(samples), WORLDS)]
-    torch.save([replace(batch, climate=batch.climate.half()) for batch in batches], options.file)
+    with gzip.open(options.file, "wb", compresslevel=1) as stream:
+        torch.save([replace(batch, climate=batch.climate.half()) for batch in batches], stream)
 
 
 if __name__ == "__main__":

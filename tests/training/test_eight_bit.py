@@ -182,8 +182,8 @@ from astrobio.training import eight_bit
 from astrobio.training.kernels import accumulate_, update_
 from astrobio.training.gradients import add_stochastically_
 torch.manual_seed(0)
-for dtype in (torch.bfloat16, torch.float32):
-    weight = torch.randn(18, 512 if dtype == torch.bfloat16 else 320).to(dtype)
+for dtype, columns in ((torch.bfloat16, 512), (torch.float32, 320), (torch.bfloat16, 33)):
+    weight = torch.randn(18, columns).to(dtype)
     other, state = weight.clone(), eight_bit.fresh_state(weight)
     kernel_state = {name: value.clone() for name, value in state.items()}
     for step in range(1, 4):
@@ -192,7 +192,7 @@ for dtype in (torch.bfloat16, torch.float32):
         eight_bit.update_reference_(weight, gradient, state, torch.tensor(0.5), numbers)
         update_(other, gradient, kernel_state, torch.tensor(0.5), numbers)
     torch.testing.assert_close(weight, other, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
-    assert float((weight != other).float().mean()) < (0.001 if dtype == torch.bfloat16 else 0.2)
+    assert float((weight != other).float().mean()) < (0.002 if dtype == torch.bfloat16 else 0.2)
     for name in ("mean", "square"):
         assert float((state[name] != kernel_state[name]).float().mean()) < 0.001, name
     before = other.clone()

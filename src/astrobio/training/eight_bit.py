@@ -253,7 +253,7 @@ class AdamW8bit(torch.optim.Optimizer):
         if factor is None:
             factor = torch.ones((), device=weight.device)
         factor = local(factor).to(device=weight.device, dtype=torch.float32)
-        if weight.is_cuda and "mean_scale" in state:
+        if weight.is_cuda:
             from astrobio.training.kernels import update_
 
             update_(weight, gradient, state, factor, numbers)

@@ -79,6 +79,32 @@ def _update_kernel(
     tl.store(square_scales + block, scale, mask=inside)
 
 
+@triton.jit(do_not_specialize=["seed", "offset"])
+def _small_kernel(
+    weight, gradient, means, squares, factor, count,
+    lr, beta1, beta2, eps, decay, first, second, seed, offset, BLOCK: tl.constexpr, ROUND: tl.constexpr,
+):  # fmt: skip
+    multiplier = tl.load(factor)
+    end = tl.where(multiplier - multiplier == 0.0, count, 0)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    keep = index < end
+    g = tl.load(gradient + index, mask=keep, other=0.0).to(tl.float32) * multiplier
+    mean = beta1 * tl.load(means + index, mask=keep, other=0.0) + (1.0 - beta1) * g
+    square = beta2 * tl.load(squares + index, mask=keep, other=0.0) + (1.0 - beta2) * g * g
+    step = mean * first / (tl.sqrt(square * second) + eps)
+    fresh = tl.load(weight + index, mask=keep, other=0.0).to(tl.float32) * decay - lr * step
+    if ROUND:
+        bits = (index + offset).to(tl.uint32) * 0x9E3779B1 + seed.to(tl.uint32)
+        bits = (bits ^ (bits >> 16)) * 0x7FEB352D
+        bits = (bits ^ (bits >> 15)) * 0x846CA68B
+        bits = bits ^ (bits >> 16)
+        raw = fresh.to(tl.uint32, bitcast=True) + (bits & 0xFFFF)
+        fresh = (raw & 0xFFFF0000).to(tl.float32, bitcast=True)
+    tl.store(weight + index, fresh.to(weight.dtype.element_ty), mask=keep)
+    tl.store(means + index, mean, mask=keep)
+    tl.store(squares + index, square, mask=keep)
+
+
 @triton.jit(do_not_specialize=["seed"])
 def _accumulate_kernel(total, gradient, count, seed, BLOCK: tl.constexpr):
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -96,19 +122,29 @@ def _accumulate_kernel(total, gradient, count, seed, BLOCK: tl.constexpr):
 def update_(
     weight: Tensor, gradient: Tensor, state: dict[str, Tensor], factor: Tensor, numbers: Hyperparameters
 ) -> None:
-    """One AdamW update in place of a contiguous weight whose moments are quantised; see `update_reference_`."""
+    """One AdamW update in place of a contiguous weight; see `update_reference_`."""
     assert weight.is_contiguous(), weight.stride()
     if weight.numel() == 0:
         return
+    first, second = numbers.corrections
+    shared = (
+        numbers.lr, numbers.beta1, numbers.beta2, numbers.eps, 1.0 - numbers.lr * numbers.weight_decay,
+        1.0 / first, 1.0 / second, numbers.seed, numbers.offset,
+    )  # fmt: skip
+    gradient, rounded = gradient.contiguous(), weight.element_size() == 2
+    grid = (triton.cdiv(weight.numel(), TILE),)
+    if "mean_scale" not in state:
+        small: Any = _small_kernel
+        small[grid](
+            weight, gradient, state["mean"], state["square"], factor, weight.numel(), *shared, BLOCK=TILE, ROUND=rounded
+        )
+        return
     blocks = state["mean_scale"].numel()
     block = weight.numel() // blocks
-    first, second = numbers.corrections
     kernel: Any = _update_kernel
-    kernel[(triton.cdiv(weight.numel(), TILE),)](
-        weight, gradient.contiguous(), state["mean"], state["mean_scale"], state["square"], state["square_scale"],
-        factor, blocks, numbers.lr, numbers.beta1, numbers.beta2, numbers.eps,
-        1.0 - numbers.lr * numbers.weight_decay, 1.0 / first, 1.0 / second, numbers.seed,
-        numbers.offset,         BLOCK=block, BLOCKS=TILE // block, ROUND=weight.element_size() == 2, num_warps=WARPS,
+    kernel[grid](
+        weight, gradient, state["mean"], state["mean_scale"], state["square"], state["square_scale"], factor, blocks,
+        *shared, BLOCK=block, BLOCKS=TILE // block, ROUND=rounded, num_warps=WARPS,
     )  # fmt: skip
 
 

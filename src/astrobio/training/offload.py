@@ -9,7 +9,7 @@ any time is three blocks, the parameters that belong to no block, and one activa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,8 +39,8 @@ class BlockStreamer:
     Each block must be used once in a forward pass, and return tensors in lists, tuples or dicts.
     """
 
-    def __init__(self, optimizer: AdamW8bit, device: torch.device, limit: float, compiled: bool = False) -> None:
-        self.optimizer, self.device, self.limit, self.compiled = optimizer, device, limit, compiled
+    def __init__(self, optimizer: AdamW8bit, device: torch.device, limit: float) -> None:
+        self.optimizer, self.device, self.limit = optimizer, device, limit
         self.squares: list[Tensor] = []
         self._mover = Mover(device, in_flight=2)
         self._computed: deque[torch.Event] = deque()
@@ -55,10 +55,10 @@ class BlockStreamer:
         """Those that live in host memory."""
         return {parameter for block in self._blocks for parameter in block.parameters}
 
-    def add(self, module: nn.Module) -> None:
-        """Move a block's weights home and make its forward a streamed one."""
+    def add(self, module: nn.Module, compiled: bool) -> None:
+        """Move a block's weights home and make its forward a streamed one, compiled inside if asked."""
         settle(module, self.device)
-        forward = torch.compile(module.forward) if self.compiled else module.forward
+        forward = torch.compile(module.forward) if compiled else module.forward
         block = _Block(module, forward, list(module.parameters()), [])
         for parameter in block.parameters:
             block.homes.append(parameter.data)
@@ -218,14 +218,21 @@ def settle(block: nn.Module, device: torch.device) -> None:
 
 
 def stream_blocks(
-    blocks: Sequence[nn.Module], optimizer: AdamW8bit, device: torch.device, limit: float, compiled: bool = False
+    blocks: Mapping[str, nn.Module],
+    optimizer: AdamW8bit,
+    device: torch.device,
+    limit: float,
+    compiled: tuple[str, ...] = (),
 ) -> BlockStreamer:
     """Keep blocks' weights and moments in host memory from now on, each tensor's gradient clipped at `limit`.
 
     The blocks' steps are then taken in the backward: one micro-batch a step. Everything else of the system stays
     where it is and needs a policy of its own (`StepInBackward`).
+
+    Args:
+        blocks: name → block. compiled: beginnings of the names of those to compile.
     """
-    streamer = BlockStreamer(optimizer, device, limit, compiled)
-    for block in blocks:
-        streamer.add(block)
+    streamer = BlockStreamer(optimizer, device, limit)
+    for name, block in blocks.items():
+        streamer.add(block, bool(compiled) and name.startswith(compiled))
     return streamer

@@ -37,7 +37,8 @@ from astrobio.training.ranks import world_size
 
 WRAPPER = "_checkpoint_wrapped_module."  # what recomputation adds to the names of parameters
 WEIGHT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-COMPILED = ("decoder.", "model.", "climate_cnn.stages.", "metabolic_vae.")  # the rest takes longer to compile than it saves
+COMPILED = ("decoder.", "model.", "climate_cnn.stages.", "metabolic_vae.")  # the rest is small
+STREAMED_COMPILED = ("decoder.model.",)  # streaming is bound by copies: the others would gain nothing
 COMPILED_SHARE = 0.47  # of an eager block's kept activations that a compiled one keeps (decoder layer, one H200)
 
 
@@ -92,7 +93,9 @@ def prepare(
     streamer: BlockStreamer | None = None
     if streamed:
         assert isinstance(optimizer, AdamW8bit)
-        streamer = stream_blocks(list(blocks_of(system).values()), optimizer, device, training.clip, execution.compile)
+        streamer = stream_blocks(
+            blocks_of(system), optimizer, device, training.clip, STREAMED_COMPILED if execution.compile else ()
+        )
     policy = gradient_policy(execution.gradients, optimizer, training.clip, streamer)
     return Prepared(system, optimizer, policy, (lambda: None) if streamer is None else streamer.synchronize)
 
