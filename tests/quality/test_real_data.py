@@ -21,10 +21,11 @@ def test_a_climate_model_that_still_cools(data: Path) -> None:
     assert report.facts["cube"]["shape"] == [8, 12, 10, 32, 64]
 
 
-def test_strictness_sees_the_dialect(data: Path) -> None:
+def test_strictness_sees_the_dialect(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("astrobio.quality.examine.CUBE_LIMIT", 0)
     report = examine(data / "climate/exoplasim/earth_t21_year3.nc", Options(strict=True))
     assert report.verdict == "quarantine" and "CF-1" in rules(report, "error")
-    assert report.facts["asr_w_m2"] == pytest.approx(237.5, abs=0.3)
+    assert report.facts["asr_w_m2"] == pytest.approx(237.5, abs=0.3) and "not read" in report.facts["cube"]
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,11 @@ def test_the_exoplanet_archive(data: Path) -> None:
 
 def test_the_open_exoplanet_catalogue(data: Path, tmp_path: Path) -> None:
     with tarfile.open(data / "catalogues/open_exoplanet_catalogue.tar.xz") as archive:
-        members = [m for m in archive if m.name.endswith(".xml")][:60]
+        members = [m for m in archive if m.name.endswith(".xml")][:40]
         archive.extractall(tmp_path, members, filter="data")
     reports = [examine(p) for p in sorted(tmp_path.rglob("*.xml"))]
-    assert len(reports) == 60 and {r.kind for r in reports} == {"catalogue"}
-    assert sum(r.verdict == "accept" for r in reports) >= 55
+    assert len(reports) == 40 and {r.kind for r in reports} == {"catalogue"}
+    assert sum(r.verdict == "accept" for r in reports) >= 36
 
 
 def test_genomes_and_kegg_entries(data: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,3 +160,5 @@ def test_a_missing_validator_is_said(samples: dict[str, Path], monkeypatch: pyte
     monkeypatch.setattr("astrobio.quality.validators.load", lambda module: None)
     assert "FILE-010" in rules(examine(samples["netcdf"]), "note")
     assert "FILE-010" in rules(examine(samples["json"]), "note")
+    monkeypatch.setitem(sys.modules, "defusedxml", None)
+    assert rules(examine(samples["sbml"]), "fatal") == ["FILE-005"]  # no XML without the guard

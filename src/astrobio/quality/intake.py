@@ -194,8 +194,12 @@ def guard_xml(path: Path) -> str:
     Raises:
         Refused: entities, external references, nesting without end, or broken XML.
     """
-    from defusedxml import DefusedXmlException, EntitiesForbidden
-    from defusedxml.sax import parse
+    try:
+        from defusedxml import DefusedXmlException, EntitiesForbidden
+        from defusedxml.sax import parse
+    except ModuleNotFoundError as error:
+        why = "expected defusedxml to read XML safely, found it not installed: pip install 'astrobio[quality]'"
+        raise Refused("FILE-005", path.name, why) from error
 
     guard = _Guard()
     try:
