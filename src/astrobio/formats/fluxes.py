@@ -24,10 +24,9 @@ def maximise(
 
     Source: flux balance analysis, Orth et al. 2010, doi:10.1038/nbt.1614.
     """
+    balance = np.zeros(len(stoichiometry.indptr) - 1)
     bounds = np.column_stack([lower, upper])
-    solution = linprog(
-        -objective, A_eq=stoichiometry, b_eq=np.zeros(stoichiometry.shape[0]), bounds=bounds, method="highs-ds"
-    )
+    solution = linprog(-objective, A_eq=stoichiometry, b_eq=balance, bounds=bounds, method="highs-ds")
     return solution.x if solution.status == 0 else None
 
 
@@ -43,7 +42,7 @@ def parsimonious(
     balance optima are degenerate; this one carries no loops. The fluxes' own weights, 1 + 1e-3 · frac(i · φ), make it
     unique in general, so that it doesn't depend on the path the solver takes. Rounded to 1e-6 mmol/gDW/h.
     """
-    size = stoichiometry.shape[1]
+    size = len(lower)
     weights = 1.0 + 1e-3 * np.modf(np.arange(1, size + 1) * (np.sqrt(5) - 1) / 2)[0]
     back = np.flatnonzero(lower < 0)  # v = forward − backward, both non-negative
     gain = OBJECTIVE_WEIGHT * objective
@@ -52,7 +51,7 @@ def parsimonious(
     solution = linprog(
         np.concatenate([weights - gain, (weights + gain)[back]]),
         A_eq=sp.hstack([stoichiometry, -stoichiometry[:, back]], format="csr"),
-        b_eq=np.zeros(stoichiometry.shape[0]),
+        b_eq=np.zeros(len(stoichiometry.indptr) - 1),
         bounds=np.column_stack([least, most]),
         method="highs-ds",
     )

@@ -6,7 +6,7 @@ Dimension letters: C compounds, R reactions, M stoichiometric entries, E chemica
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -69,7 +69,7 @@ def parse_formula(text: str | None) -> dict[str, float] | None:
     """Chemical formula such as C6H12O6 → atoms by element; None where it is empty or not a formula."""
     if not text:
         return None
-    atoms: Counter[str] = Counter()
+    atoms: dict[str, float] = defaultdict(float)
     end = 0
     for match in _TOKEN.finditer(text):
         if match.start() != end:
@@ -81,7 +81,7 @@ def parse_formula(text: str | None) -> dict[str, float] | None:
 
 def residual(reaction: Reaction, compounds: Mapping[str, Compound]) -> dict[str, float] | None:
     """Atoms created (positive) or lost by one turn of a reaction; {} when balanced, None when a formula is unknown."""
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for name, coefficient in reaction.stoichiometry.items():
         formula = compounds[name].formula
         if formula is None:
@@ -202,7 +202,7 @@ def solve_fluxes(network: Network, *, parsimony: bool = True) -> tuple[np.ndarra
     reactions = list(network.reactions.values())
     solve = parsimonious if parsimony else maximise
     fluxes = solve(
-        sp.hstack([matrix, leaving], format="csr"),
+        sp.csr_matrix(sp.hstack([matrix, leaving])),
         np.array([r.lower for r in reactions] + [low for low, _ in bounds]),
         np.array([r.upper for r in reactions] + [high for _, high in bounds]),
         np.array([network.objective.get(name, 0.0) for name in network.reactions] + [0.0] * len(outside)),

@@ -28,6 +28,7 @@ Stoichiometry = Mapping[
 ]  # base compound (BiGG id without compartment) → coefficient, negative for substrates
 Energy = tuple[float, float]  # ΔG′° and its standard deviation, kJ/mol; NaN where no estimate exists
 
+CONDITIONS = {"p_h": "7", "p_mg": "3", "ionic_strength": "0.25 M", "temperature": "298.15 K"}
 LARGEST_SD = 100.0  # kJ/mol; beyond it component contribution has no group for the compound, the estimate says nothing
 PROTON = "h"  # absent from transformed energies: pH is held
 
@@ -113,8 +114,8 @@ def compute_energies(reactions: Mapping[str, Stoichiometry]) -> dict[str, Energy
         # The compounds of KEGG and BiGG come installed; the default cache would download 1.3 GB for a rarer one.
         engine = create_engine(f"sqlite:///{MINI_COMPOUND_CACHE_PATH}", future=True)
         contribution = ComponentContribution(ccache=CompoundCache(engine))
-        contribution.p_h, contribution.p_mg = Q_(7.0), Q_(3.0)
-        contribution.ionic_strength, contribution.temperature = Q_("0.25 M"), Q_("298.15 K")
+        for name, value in CONDITIONS.items():
+            setattr(contribution, name, Q_(value))
         names = {name for stoichiometry in reactions.values() for name in stoichiometry}
         compounds = {name: contribution.get_compound(f"bigg.metabolite:{name}") for name in sorted(names)}
         ready = {}

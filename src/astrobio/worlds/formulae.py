@@ -10,7 +10,7 @@ doesn't balance is wrong in its stoichiometry and dropped.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -70,7 +70,7 @@ def _hydrogen(published: Mapping[str, Atoms], unknown: list[str], reactions: Seq
 
 def imbalance(stoichiometry: Mapping[str, float], atoms: Mapping[str, Atoms]) -> dict[str, float]:
     """Atoms that one turn of a reaction creates; empty where it balances."""
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for name, coefficient in stoichiometry.items():
         for element, count in atoms[name].items():
             total[element] += coefficient * count

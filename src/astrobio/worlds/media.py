@@ -74,7 +74,7 @@ SULFIDE = ("methanogen", "acetogen", "metal-reducer", "fermenter")  # media redu
 
 def medium(guild: str, recipe: int, scale: float = 1.0) -> dict[str, float]:
     """Largest uptake of each compound in one of a guild's recipes, its limited substrates scaled."""
-    uptake = dict.fromkeys(MINERALS, UNLIMITED) | dict.fromkeys(VITAMINS, VITAMIN_UPTAKE)
+    uptake: dict[str, float] = {name: UNLIMITED for name in MINERALS} | {name: VITAMIN_UPTAKE for name in VITAMINS}
     chosen = RECIPES[guild][recipe]
     if not {"no3", "urea"} & chosen.keys() or guild != "phototroph":
         uptake["nh4"] = UNLIMITED

@@ -12,7 +12,7 @@ import gzip
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -119,7 +119,7 @@ def _charge_in_notes(element: ElementTree.Element) -> str | None:
 
 
 def _stoichiometry(element: ElementTree.Element) -> dict[str, float]:
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for tag, sign in (("listOfReactants", -1.0), ("listOfProducts", 1.0)):
         for reference in element.iterfind(f"{_CORE}{tag}/{_CORE}speciesReference"):
             total[reference.attrib["species"].removeprefix("M_")] += sign * float(reference.attrib["stoichiometry"])
@@ -147,7 +147,7 @@ def balanced_formulae(universe: Universe, names: Iterable[str]) -> Formulae:
 
 
 def _merge(stoichiometry: Mapping[str, float]) -> dict[str, float]:
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for name, value in stoichiometry.items():
         total[base_name(name)] += value
     return {name: value for name, value in total.items() if value}
