@@ -164,9 +164,9 @@ def measure(variant: str, file: Path | None, accumulation: int, steps: int, gib:
         "skipped": [reason for reason in skipped if reason], "accumulation": accumulation, "tokens": tokens,
         "labelled": sum(int((b.lm_labels >= 0).sum()) for b in batches) / len(batches),
     }  # fmt: skip
-    if not how.offload and accumulation == 1:
+    if not how.offload:
         try:
-            if file is not None:
+            if file is not None and accumulation == 1:
                 worlds = [batch.to(device) for batch in load_batches(file, 4)]
                 _, losses, skipped = run_steps(prepared, worlds, 1, 20)
                 result["real_worlds"] = {"losses": losses, "skipped": [reason for reason in skipped if reason]}
@@ -174,7 +174,7 @@ def measure(variant: str, file: Path | None, accumulation: int, steps: int, gib:
             prepared.policy.begin()
             result["parts_seconds"] = parts_seconds(prepared, batches[0])
             prepared.policy.begin()
-            result["profile_ms"] = profile(prepared, batches[0])
+            result["profile_ms"] = profile(prepared, batches[0])  # one micro-batch and one update
         except RuntimeError as error:  # the steps above are the result; what follows must not lose it
             result["parts_error"] = str(error)[:300]
     return result

@@ -201,8 +201,8 @@ def test_streaming_needs_steps_in_the_backward() -> None:
 
 
 def test_compiled_blocks_keep_their_names() -> None:
-    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Sequential(nn.Linear(4, 4))])})
+    model = nn.ModuleDict({"decoder": nn.ModuleDict({"layers": nn.ModuleList([nn.LayerNorm(4)])})})
     names = list(model.state_dict())
     transform(model, ExecutionConfig(compile=True), ())
     assert list(model.state_dict()) == names
-    assert model["blocks"][0]._compiled_call_impl is not None  # pyright: ignore
+    assert model["decoder"]["layers"][0]._compiled_call_impl is not None  # pyright: ignore

@@ -15,9 +15,11 @@ from torch.utils._pytree import tree_leaves
 
 from astrobio.models.bipartite import Incidence
 from astrobio.models.climate_cnn import ConvBlock
-from astrobio.models.decoder import DecoderLayer
+from astrobio.models.decoder import Bridge, DecoderLayer
 from astrobio.models.metabolic_vae import MessageLayer
 from astrobio.system.unified import UnifiedMultiModalSystem
+
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class BatchShape:
 
 
 def blocks_of(system: nn.Module) -> dict[str, nn.Module]:
-    """Name → block: the members of all module lists, which are what is recomputed, compiled, sharded and streamed."""
+    """Name → block: the members of all lists of modules, what is recomputed, compiled, sharded and streamed."""
     found: dict[str, nn.Module] = {}
     for name, module in system.named_modules():
-        if not isinstance(module, nn.ModuleList | nn.ModuleDict) or any(name.startswith(f"{b}.") for b in found):
+        if not isinstance(module, CONTAINERS) or any(name.startswith(f"{b}.") for b in found):
             continue
         for key, child in module.named_children():
-            if not isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Linear):
+            if not isinstance(child, (*CONTAINERS, nn.Linear)):
                 found[f"{name}.{key}"] = child
     return found
 
@@ -68,9 +70,14 @@ def block_inputs(system: UnifiedMultiModalSystem, shape: BatchShape) -> dict[str
 def _decoder_inputs(
     system: UnifiedMultiModalSystem, block: nn.Module, shape: BatchShape, dtype: torch.dtype
 ) -> tuple[Any, ...] | None:
+    config, other = system.config.decoder, system.config
+    if isinstance(block, Bridge):
+        tokens = other.spectrum_encoder.tokens + other.climate_cnn.tokens + other.metabolic_vae.tokens + 6
+        context = _meta(shape.worlds, tokens, config.context_width, dtype=dtype)  # 3 summaries, 3 absent tokens more
+        visible = torch.empty(shape.worlds, tokens, dtype=torch.bool, device="meta")
+        return (_meta(shape.worlds, shape.text, config.width, dtype=dtype), context, visible)
     if not isinstance(block, DecoderLayer):
         return None
-    config = system.config.decoder
     table = _meta(shape.worlds, 1, shape.text, config.width // config.heads, dtype=dtype)
     return (_meta(shape.worlds, shape.text, config.width, dtype=dtype), (table, table))
 
