@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_a_climate_model_that_still_cools(data: Path) -> None:
 
 
 def test_strictness_sees_the_dialect(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("astrobio.quality.examine.CUBE_LIMIT", 0)
+    monkeypatch.setattr(import_module("astrobio.quality.examine"), "CUBE_LIMIT", 0)
     report = examine(data / "climate/exoplasim/earth_t21_year3.nc", Options(strict=True))
     assert report.verdict == "quarantine" and "CF-1" in rules(report, "error")
     assert report.facts["asr_w_m2"] == pytest.approx(237.5, abs=0.3) and "not read" in report.facts["cube"]
