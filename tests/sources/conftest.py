@@ -76,8 +76,7 @@ def _canned(
     """A session of a database that never reaches a socket."""
     session = source.session(settings)
     adapter = Canned(answer)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
+    session.adapters.update({"http://": adapter, "https://": adapter})
     session.canned = adapter  # type: ignore[attr-defined]
     return session
 

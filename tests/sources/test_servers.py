@@ -265,7 +265,7 @@ def test_oauth_refreshes_against_a_real_provider(identity_provider: str, local, 
     wanted = {"redirect_uris": ["http://127.0.0.1/back"]}
     made = requests.post(f"{identity_provider}/oauth2/clients", json=wanted, timeout=5).json()
     refresh = grant_refresh_token(identity_provider, made)
-    placement = OAuth(f"{identity_provider}/oauth2/token", made["client_id"], client_secret=secret, scope=scope)
+    placement = OAuth(f"{identity_provider}/oauth2/token", made["client_id"], client_secret=made["client_secret"])
     credential = Credential("planted", placement, "https://example.org/key")
     source = local(
         "zenodo",

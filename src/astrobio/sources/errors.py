@@ -5,8 +5,15 @@ from __future__ import annotations
 from astrobio.errors import InputError
 
 
+LONGEST = 800  # characters of a message
+
+
 class SourceError(InputError):
-    """A database could not be reached, or answered with an error."""
+    """A database could not be reached, or answered with an error; what it said is cut to one line of bearable length."""
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…")
 
 
 class OfflineError(SourceError):

@@ -114,7 +114,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _plain_row(row: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """A VOTable row as plain Python values; masked and NaN become None."""
+    """A VOTable row as plain Python values; masked, NaN and empty texts become None."""
     return {name: _plain(row[name]) for name in names}
 
 
@@ -126,7 +126,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        value = value.decode("utf-8", "replace")
+    if value == "":  # how VOTables write a missing text
+        return None
     return None if isinstance(value, float) and value != value else value
 
 
