@@ -1,4 +1,4 @@
-"""Writes the collection and the items that `up.sh stac` loads: a published CMIP6 item, and eleven with other members."""
+"""Writes what `up.sh stac` loads: a collection, a published CMIP6 item, and eleven with other members."""
 
 from __future__ import annotations
 

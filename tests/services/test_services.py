@@ -133,11 +133,11 @@ def test_nginx_lets_the_right_secret_in_and_names_the_wrong_one(placement, path,
     source, path = nginx_source(placement, path)
     with source.session(replace(settings, secrets={"planted": good})) as session:
         assert session.fetch(Request("GET", source.url(path)), fresh=True).status_code == 200
-    with source.session(replace(settings, secrets={"planted": bad})) as session:
-        with pytest.raises(
-            CredentialError, match="credential 'planted' from the explicit argument was refused"
-        ) as caught:
-            session.fetch(Request("GET", source.url(path)), fresh=True)
+    with (
+        source.session(replace(settings, secrets={"planted": bad})) as session,
+        pytest.raises(CredentialError, match="credential 'planted' from the explicit argument was refused") as caught,
+    ):
+        session.fetch(Request("GET", source.url(path)), fresh=True)
     assert bad.split(":")[-1] not in str(caught.value)
 
 

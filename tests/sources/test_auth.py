@@ -152,7 +152,8 @@ def test_set_asks_stores_and_never_repeats_the_secret() -> None:
 
 
 def test_a_login_is_made_once_and_its_cookie_goes_along(httpserver: HTTPServer, local, settings) -> None:
-    xml = b'<ptools-xml><Compound ID="META:TRP" frameid="TRP"><common-name>L-tryptophan</common-name></Compound></ptools-xml>'
+    inside = b"<common-name>L-tryptophan</common-name>"
+    xml = b'<ptools-xml><Compound ID="META:TRP" frameid="TRP">' + inside + b"</Compound></ptools-xml>"
     logins = []
 
     def login(request):
@@ -217,6 +218,6 @@ def test_a_refused_device_login_says_so(answer, message, httpserver: HTTPServer,
     httpserver.expect_request("/device").respond_with_json({"device_code": "device-code-1", "interval": 0})
     httpserver.expect_request("/token").respond_with_json(answer, status=400)
     placement = OAuth(httpserver.url_for("/token"), "client", device_url=httpserver.url_for("/device"))
-    with local("arxiv", httpserver.url_for("")).session(settings) as session:
-        with pytest.raises(CredentialError, match=message):
-            placement.device_login(session.exchange, lambda page, code: None)
+    session = local("arxiv", httpserver.url_for("")).session(settings)
+    with session, pytest.raises(CredentialError, match=message):
+        placement.device_login(session.exchange, lambda page, code: None)

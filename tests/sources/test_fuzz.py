@@ -95,6 +95,7 @@ def answers(name: str) -> tuple[str, str, Callable[[str], bytes]]:
     """Database, query, and the sound body for each path of its interface."""
     vot = files("astroquery").joinpath("gaia/tests/data/1710099405832VAL-result.vot").read_bytes()
     caom = files("astroquery").joinpath("mast/tests/data/caom.json").read_bytes()
+    lines = files("astroquery").joinpath("hitran/tests/data/H2O.data").read_bytes()[:4000]
     item = {
         "type": "Feature",
         "stac_version": "1.0.0",
@@ -105,20 +106,22 @@ def answers(name: str) -> tuple[str, str, Callable[[str], bytes]]:
         "assets": {},
     }
     landing = {
-        "type": "Catalog", "id": "e", "description": "d", "stac_version": "1.0.0", "links": [{"rel": "search", "href": "http://h/search", "method": "POST"}],
+        "type": "Catalog", "id": "e", "description": "d", "stac_version": "1.0.0",
+        "links": [{"rel": "search", "href": "http://h/search", "method": "POST"}],
         "conformsTo": ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"],
     }  # fmt: skip
     page = json.dumps({"type": "FeatureCollection", "features": [item], "links": []}).encode()
+    root = json.dumps(landing).encode()
     job = {"jobID": "j", "status": "successful", "asset": {"value": {"href": "http://h/f", "file:checksum": ""}}}
     models = b"id\tname\tformula\ncpd1\tWater\tH2O\ncpd2\tHydrogen\tH2\n"
     return {
         "tap": ("gaia", "1", lambda path: vot),
         "rest-json": ("mast", "LO-LAT", lambda path: caom),
         "rest-atom": ("arxiv", "life", lambda path: ATOM),
-        "rest-lines": ("hitran", "1 0 9", lambda path: files("astroquery").joinpath("hitran/tests/data/H2O.data").read_bytes()[:4000]),
+        "rest-lines": ("hitran", "1 0 9", lambda path: lines),
         "job": ("copernicus-cds", 'era5 {"a": "b"}', lambda path: json.dumps(job).encode()),
         "grid": ("ges-disc", "x.nc?variables=T2M", lambda path: {"dds": DDS, "das": DAS}.get(path[-3:], dods())),
-        "stac": ("esgf", "collections=CMIP6", lambda path: page if path.endswith("search") else json.dumps(landing).encode()),
+        "stac": ("esgf", "collections=CMIP6", lambda path: {"search": page}.get(path[-6:], root)),
         "oaipmh": ("pangaea", "set=a", lambda path: OAI % b"".join(OAI_RECORD % n for n in range(3))),
         "fileset": ("modelseed", "compounds.tsv", lambda path: models),
         "fileset-def": ("exomol", "CO/12C-16O/Li2015", lambda path: b""),
@@ -140,13 +143,13 @@ def test_mutated_answers(kind: str, mutations: int, canned, settings: Settings, 
     outcomes: Counter[str] = Counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(mutations):
-        target = rng.randrange(3)  # which of the answers of one query is bad (each later one where there are fewer)
+        target = rng.randrange(3 if kind in ("job", "grid", "stac") else 1)  # which of the answers of a query is bad
         asked = 0
 
         def answer(request, target=target):
             nonlocal asked
             body = sound(request.url.split("?")[0])
-            body = mutate(body, rng) if asked == target or kind in ("tap", "rest-json", "rest-atom") else body
+            body = mutate(body, rng) if asked == target else body
             asked += 1
             return 200, body, {"Content-Type": "text/xml" if kind in ("tap", "oaipmh") else "application/json"}
 
@@ -165,7 +168,7 @@ def test_mutated_answers(kind: str, mutations: int, canned, settings: Settings, 
         assert time.monotonic() - begin < LONGEST
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < MOST_MEMORY, f"{grown} kB"
-    assert sum(outcomes.values()) == mutations and outcomes["error"] > mutations // 10, outcomes
+    assert sum(outcomes.values()) == mutations and outcomes["error"] > mutations // 25, outcomes
     print(kind, dict(outcomes), f"{grown} kB")
 
 
@@ -174,7 +177,7 @@ def test_mutated_answers(kind: str, mutations: int, canned, settings: Settings, 
 @pytest.mark.parametrize("kind", ["tap", "rest-atom", "oaipmh"])
 def test_entity_attacks_are_refused_by_name(kind: str, attack: bytes, canned, settings: Settings) -> None:
     name, query, _ = answers(kind)
-    source = replace(ALL_SOURCES[name], base="http://h")
-    with canned(source, settings, lambda request: (200, attack, {"Content-Type": "text/xml"})) as session:
-        with pytest.raises(InputError, match="XML with entity declarations refused"):
-            list(source.records(query, session, 10, lambda *a: None))
+    source = replace(ALL_SOURCES[name], base="http://h", rate=(1000, 1.0))
+    session = canned(source, settings, lambda request: (200, attack, {"Content-Type": "text/xml"}))
+    with session, pytest.raises(InputError, match="XML with entity declarations refused"):
+        list(source.records(query, session, 10, lambda *a: None))

@@ -58,7 +58,7 @@ def pds_product(number: int) -> dict:
     harvested = f"2024-01-01T00:00:{number:02d}Z"
     return {
         "id": f"urn:nasa:pds:bundle:data::{number}.0", "type": "Product_Observational", "title": f"Product {number}",
-        "metadata": {"label_url": "https://example.org/x.xml", "creation_date_time": "2020", "update_date_time": "2020", "version": "1.0"},
+        "metadata": {"label_url": "https://example.org/x.xml", "update_date_time": "2020", "version": "1.0"},
         "properties": {"ops:Harvest_Info.ops:harvest_date_time": [harvested]},
     }  # fmt: skip
 

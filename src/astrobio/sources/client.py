@@ -137,7 +137,6 @@ class _Wire(requests.Session):
     grant: Grant | None = None
     grant_sought: bool = False
     _jar: RequestsCookieJar
-    sealed: bool = False
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         """Send with retries and follow redirects; each hop decides anew whether the secret belongs to its host."""
@@ -313,7 +312,7 @@ class _Wire(requests.Session):
 
 
 class Session(CacheMixin, _Wire):
-    """What connectors hold, and what pyvo, pystac-client, pydap and the OAI-PMH client are given: a cached session."""
+    """What connectors hold, and what pyvo, pystac-client and the OAI-PMH client are given: a cached session."""
 
     def __init__(
         self, source: str, settings: Settings, *, hosts: frozenset[str] = frozenset(), licence: Licence,
@@ -332,7 +331,6 @@ class Session(CacheMixin, _Wire):
         self.trust_env = False  # requests would put a netrc entry in the place of an explicit header
         self._jar = RequestsCookieJar()
         self.max_redirects = 10
-        self.sealed = True
         self.last_from_cache = False
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
@@ -340,11 +338,6 @@ class Session(CacheMixin, _Wire):
         response = super().send(request, **kwargs)
         self.last_from_cache = bool(getattr(response, "from_cache", False))
         return response
-
-    def mount(self, prefix: str, adapter: requests.adapters.BaseAdapter) -> None:
-        """Adapters are fixed once the session is made: pydap would mount ones that retry on their own."""
-        if not self.sealed:
-            super().mount(prefix, adapter)
 
     def fetch(self, request: Request, *, fresh: bool = False) -> requests.Response:
         """Send one request; from the cache where it holds the answer, unless `fresh`.

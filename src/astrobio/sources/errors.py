@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from astrobio.errors import InputError
 
-
 LONGEST = 800  # characters of a message
 
 
 class SourceError(InputError):
-    """A database could not be reached, or answered with an error; what it said is cut to one line of bearable length."""
+    """A database could not be reached, or answered with an error; the message is one line of bearable length."""
 
     def __init__(self, message: str) -> None:
         line = " ".join(message.split())

@@ -6,12 +6,12 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import xarray as xr
 from zarr.storage import FsspecStore
@@ -19,7 +19,7 @@ from zarr.storage import FsspecStore
 from astrobio.errors import InputError
 from astrobio.sources.client import Request, Session, open_bucket
 from astrobio.sources.download import download
-from astrobio.sources.errors import OfflineError, PayloadError
+from astrobio.sources.errors import OfflineError, PayloadError, SourceError
 from astrobio.sources.kinds.base import Progress, Rejected, Source
 from astrobio.sources.payload import reading
 from astrobio.sources.record import Provenance, Record, now, sha256_file
@@ -108,24 +108,40 @@ def _zarr_dataset(files: Any, key: str) -> xr.Dataset:
     return xr.open_zarr(FsspecStore(files, read_only=True, path=key))
 
 
+class _Gateway:
+    """A local WSGI application that stands for the remote server: pydap, which would open connections of its own even
+    where it is given a session, sends its requests here, and they go on through our session."""
+
+    def __init__(self, session: Session, url: str) -> None:
+        parts = urlsplit(url)
+        self.session, self.origin = session, f"{parts.scheme}://{parts.netloc}"
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        path = quote(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""), safe="/:+,.%")
+        query = environ.get("QUERY_STRING", "")
+        response = self.session.fetch(Request("GET", f"{self.origin}{path}" + (f"?{query}" if query else "")))
+        start_response("200 OK", [("Content-Type", response.headers.get("Content-Type", "application/octet-stream"))])
+        return [response.content]
+
+
 def _pydap_dataset(url: str, session: Session) -> xr.Dataset:
     """An OPeNDAP data set, unread; every piece is asked for through our session."""
     with warnings.catch_warnings():  # webob, which pydap imports, still imports the deprecated cgi
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", "PyDAP was unable to determine the DAP protocol", UserWarning)
-        return xr.open_dataset(url, engine="pydap", session=session)
+        return xr.open_dataset(url, engine="pydap", application=_Gateway(session, url))
 
 
 def _select(dataset: xr.Dataset, selection: dict[str, str], where: str) -> xr.Dataset:
     """The named variables and ranges, still unread.
 
     Raises:
-        InputError: an unknown variable or dimension, or a range that is not one. PayloadError: more than `LARGEST`.
+        SourceError: an unknown variable. InputError: an unknown dimension, or a range that is not one. PayloadError: more than `LARGEST`.
     """
     names = [name for name in selection.pop("variables", "").split(",") if name]
     unknown = [name for name in names if name not in dataset.variables]
     if unknown:
-        raise InputError(
+        raise SourceError(
             f"{where}: expected variables among {sorted(map(str, dataset.data_vars))[:20]}, found {unknown}"
         )
     chosen = dataset[names] if names else dataset
