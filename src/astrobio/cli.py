@@ -110,6 +110,23 @@ def assess(
     run_assess(run, out, json, Console(), **inputs, substellar_longitude=substellar_longitude, device=device)
 
 
+@app.command()
+def plan(
+    preset: Annotated[str, typer.Option(help="mini, small, medium, full_16_8b")] = "full_16_8b",
+    gpu: Annotated[str, typer.Option(help="h100-80, h200, a100-80, a100-40, a5000-24, rtx4090-24")] = "h100-80",
+    gpus: Annotated[int, typer.Option(help="how many of them")] = 1,
+    accumulation: Annotated[int, typer.Option(help="micro-batches of 16 worlds in a step")] = 1,
+    float8: Annotated[bool, typer.Option(help="multiply in 8-bit floating point")] = False,
+    tokens: Annotated[float, typer.Option(help="text tokens of the whole training")] = 1e9,
+    host_gb: Annotated[float, typer.Option(help="host memory for offloading, GB a card")] = 120.0,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
+) -> None:
+    """Will it fit, how, and how long will it take: a forecast that loads nothing. Exit: 0 fits, 2 does not."""
+    from astrobio.training.plan import run_plan
+
+    raise typer.Exit(run_plan(preset, gpu, gpus, accumulation, float8, tokens, host_gb * 1e9, as_json))
+
+
 def main() -> None:
     """Run the command line; a user's mistake prints one sentence and exits with 2, Ctrl-C with 130."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from two_ranks import train
 
 from astrobio.batch import Collator, MultiModalBatch, Sample
 from astrobio.errors import InputError
@@ -24,6 +24,7 @@ from astrobio.training.execution import ExecutionConfig
 from astrobio.training.parallel import choose_recomputed, empty_system, prepare, transform
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
+train = runpy.run_path(str(SCRIPT))["train"]
 PLAIN = "ExecutionConfig(optimizer='adamw8bit')"
 RECOMPUTED = "ExecutionConfig(optimizer='adamw8bit', activation_gib=0.0)"
 OFFLOADED = "ExecutionConfig(optimizer='adamw8bit', offload=True)"

@@ -26,20 +26,20 @@ from astrobio.models.float8 import use_float8
 from astrobio.models.initialise import init_parameter, init_weights
 from astrobio.system.config import SystemConfig
 from astrobio.system.unified import UnifiedMultiModalSystem
-from astrobio.training.activations import BatchShape, block_costs, blocks_of, recomputed_blocks
+from astrobio.training.activations import BatchShape, block_costs, blocks_of, empty_system, recomputed_blocks
 from astrobio.training.config import TrainingConfig
 from astrobio.training.eight_bit import AdamW8bit
 from astrobio.training.execution import ExecutionConfig
 from astrobio.training.gradients import GradientPolicy, gradient_policy
 from astrobio.training.offload import BlockStreamer, settle, stream_blocks
 from astrobio.training.optim import build_optimizer
+from astrobio.training.plan import require_fit
 from astrobio.training.ranks import world_size
 
 WRAPPER = "_checkpoint_wrapped_module."  # what recomputation adds to the names of parameters
 WEIGHT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED = ("decoder.", "model.", "climate_cnn.stages.", "metabolic_vae.")  # the rest is small
 STREAMED_COMPILED = ("decoder.model.",)  # streaming is bound by copies: the others would gain nothing
-COMPILED_SHARE = 0.47  # of an eager block's kept activations that a compiled one keeps (decoder layer, one H200)
 
 
 @dataclass
@@ -76,6 +76,8 @@ def prepare(
             "execution.offload: weights in host memory are updated in the backward on one GPU; set "
             f"execution.gradients=backward, found {execution.gradients}"
         )
+    if device.type == "cuda":
+        require_fit(config, execution, shape, torch.cuda.get_device_properties(device).total_memory, world_size())
     sharded = world_size() > 1
     home = torch.device("cpu") if execution.offload or (sharded and load is not None) else device
     system = empty_system(config, WEIGHT_TYPES[execution.weights])
@@ -100,12 +102,6 @@ def prepare(
     return Prepared(system, optimizer, policy, (lambda: None) if streamer is None else streamer.synchronize)
 
 
-def empty_system(config: SystemConfig, dtype: torch.dtype) -> UnifiedMultiModalSystem:
-    """A system without weights (on the meta device) whose weights will have one type."""
-    with torch.device("meta"):
-        return UnifiedMultiModalSystem(config).to(dtype)
-
-
 def fill(
     system: UnifiedMultiModalSystem, device: torch.device, load: Callable[[UnifiedMultiModalSystem], None] | None = None
 ) -> None:
@@ -122,8 +118,8 @@ def choose_recomputed(config: SystemConfig, execution: ExecutionConfig, shape: B
     if execution.activation_gib is None:
         return ()
     probe = empty_system(config, torch.bfloat16)  # what the forward computes in, whatever the weights are kept in
-    budget = execution.activation_gib * 2**30 / (COMPILED_SHARE if execution.compile else 1.0)
-    return tuple(recomputed_blocks(block_costs(probe, shape), budget))
+    costs = block_costs(probe, shape, compiled=execution.compile)
+    return tuple(recomputed_blocks(costs, execution.activation_gib * 2**30))
 
 
 def transform(system: nn.Module, execution: ExecutionConfig, recomputed: tuple[str, ...]) -> None:

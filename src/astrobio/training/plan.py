@@ -1,0 +1,348 @@
+"""Will it fit, and how long will it take: a forecast from shapes alone, before anything is loaded.
+
+Everything is counted on the meta device. Rates are those that `benchmarks/` measured; a card that was not measured is
+scaled by its data sheet, and the forecast says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from astrobio.errors import InputError
+from astrobio.models.cross_entropy import CHUNK
+from astrobio.system.config import SystemConfig
+from astrobio.system.presets import preset
+from astrobio.system.unified import UnifiedMultiModalSystem
+from astrobio.training.activations import (
+    BatchShape,
+    BlockCost,
+    block_costs,
+    blocks_of,
+    empty_system,
+    recomputed_blocks,
+)
+from astrobio.training.eight_bit import block_size
+from astrobio.training.execution import ExecutionConfig
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A card, in bytes, FLOP/s and bytes/s.
+
+    Args:
+        memory: what the driver reports. matmul: dense bfloat16. copy: device memory, read and written both counted.
+        link: host to device, one way. measured: whether the rates were measured by `benchmarks/`.
+    """
+
+    memory: float
+    matmul: float
+    copy: float
+    link: float
+    measured: bool
+
+
+# Measured: copy rate and product of 8192³ random matrices. The others: memory and rates of the vendors' data sheets,
+# times the share of its data sheet that the H100 reached (0.80 of 989 TFLOP/s, 0.9 of 3.35 TB/s).
+GPUS = {
+    "h100-80": Gpu(85.0e9, 790e12, 2.96e12, 50e9, True),
+    "h200": Gpu(150.1e9, 790e12, 4.3e12, 50e9, True),
+    "a100-80": Gpu(85.0e9, 0.80 * 312e12, 0.9 * 2.04e12, 22e9, False),
+    "a100-40": Gpu(42.3e9, 0.80 * 312e12, 0.9 * 1.56e12, 22e9, False),
+    "a5000-24": Gpu(25.4e9, 0.80 * 111e12, 0.9 * 0.77e12, 22e9, False),
+    "rtx4090-24": Gpu(25.2e9, 0.80 * 165e12, 0.9 * 1.01e12, 22e9, False),
+    "24gib": Gpu(24 * GIB, 790e12, 2.96e12, 50e9, True),  # an H100 held to 24 GiB
+}
+CONTEXT = 0.7e9  # bytes that the driver and libraries take before the first tensor
+SLACK = 0.96  # of the memory that fragmentation leaves usable
+EFFICIENCY = 0.66  # of `matmul` that a whole step's products reach (BF16), everything between them included
+FLOAT8_GAIN = 1.5  # of the products' rate
+OPTIMIZER_SHARE = 0.62  # of `copy` that the 8-bit update with its norms reaches
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a configuration needs on each card, and how fast a step is.
+
+    Args:
+        parameters: of decoder, graph_vae, climate_cnn, the rest and total. bytes: per card, by kind.
+        peak_bytes: their sum. host_bytes: page-locked memory of the host. fits: whether both fit.
+        strategy: "keep", "stochastic", "backward", "offload", or "none" where nothing fits.
+        execution: the settings that carry it out. step_seconds: of one optimizer step.
+        tokens_per_second: text tokens over all cards. days: for the token budget asked.
+        note: what the numbers rest on, or what to do where nothing fits.
+    """
+
+    parameters: dict[str, int]
+    bytes: dict[str, float]
+    peak_bytes: float
+    host_bytes: float
+    fits: bool
+    strategy: str
+    execution: dict[str, Any]
+    step_seconds: float
+    tokens_per_second: float
+    days: float
+    note: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+def make_plan(
+    config: SystemConfig, gpu: str, gpus: int = 1, *, accumulation: int = 1, float8: bool = False,
+    shape: BatchShape | None = None, tokens: float = 1e9, host_bytes: float = 120e9,
+) -> Plan:  # fmt: skip
+    """The fastest strategy that fits `gpus` cards, or the nearest one with `fits` False.
+
+    Args:
+        accumulation: micro-batches a step. tokens: text tokens of the whole training, for `days`.
+        host_bytes: memory of the host that offloading may take for each card.
+
+    Raises:
+        InputError: an unknown card, or no card at all.
+    """
+    if gpu not in GPUS:
+        raise InputError(f"--gpu: expected one of {sorted(GPUS)}, found {gpu!r}")
+    if gpus < 1 or accumulation < 1:
+        raise InputError(f"--gpus, --accumulation: expected at least 1, found {gpus}, {accumulation}")
+    shape = shape or BatchShape()
+    system = empty_system(config, torch.bfloat16)
+    costs = block_costs(system, shape, compiled=True)
+    card, forecasts = GPUS[gpu], []
+    for execution in candidates(accumulation, gpus, float8):
+        forecasts.append(_fit_activations(system, costs, execution, shape, card, gpus, accumulation))
+        room = card.memory * SLACK - CONTEXT
+        if forecasts[-1].peak <= room and forecasts[-1].host <= host_bytes:
+            return _plan(system, forecasts[-1], card, gpus, accumulation, shape, tokens, True)
+    nearest = min(forecasts, key=lambda forecast: forecast.peak)
+    return _plan(system, nearest, card, gpus, accumulation, shape, tokens, False)
+
+
+def candidates(accumulation: int, gpus: int, float8: bool) -> list[ExecutionConfig]:
+    """Strategies from fastest to most frugal."""
+    base = ExecutionConfig(optimizer="adamw8bit", weights="bf16", float8=float8, compile=True)
+    kept = replace(base, gradients="stochastic" if accumulation > 1 else "keep")
+    if gpus > 1:
+        return [kept, replace(base, offload=True)]
+    if accumulation > 1:
+        return [kept, replace(base, gradients="host")]
+    return [kept, replace(base, gradients="backward"), replace(base, gradients="backward", offload=True)]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes of one execution on one card."""
+
+    execution: ExecutionConfig
+    bytes: dict[str, float]
+    host: float
+    recomputed: frozenset[str]
+
+    @property
+    def peak(self) -> float:
+        """All kinds together."""
+        return sum(self.bytes.values())
+
+
+def _fit_activations(
+    system: UnifiedMultiModalSystem, costs: dict[str, BlockCost], execution: ExecutionConfig, shape: BatchShape,
+    card: Gpu, gpus: int, accumulation: int,
+) -> Forecast:  # fmt: skip
+    """The forecast that recomputes as little as the card allows."""
+    least = forecast(system, costs, replace(execution, activation_gib=0.0), shape, gpus, accumulation)
+    room = card.memory * SLACK - CONTEXT - least.peak
+    if execution.offload or room <= 0:
+        return least
+    budget = math.floor((least.bytes["activations"] + room) / GIB * 10) / 10
+    whole = forecast(system, costs, replace(execution, activation_gib=None), shape, gpus, accumulation)
+    if whole.peak <= card.memory * SLACK - CONTEXT:
+        return whole
+    return forecast(system, costs, replace(execution, activation_gib=budget), shape, gpus, accumulation)
+
+
+def forecast(
+    system: UnifiedMultiModalSystem, costs: dict[str, BlockCost], execution: ExecutionConfig, shape: BatchShape,
+    gpus: int = 1, accumulation: int = 1,
+) -> Forecast:  # fmt: skip
+    """Bytes per card of one execution.
+
+    Args:
+        system: on the meta device. costs: its `block_costs`.
+    """
+    shards = gpus if execution.shards == 0 else min(execution.shards, gpus)
+    size = 2 if execution.weights == "bf16" else 4
+    blocks = {name: sum(p.numel() for p in block.parameters()) for name, block in blocks_of(system).items()}
+    total = sum(p.numel() for p in system.parameters())
+    largest, resident = max(blocks.values()), total - sum(blocks.values())
+    tensor = max(p.numel() for p in system.parameters())
+    moments = _moment_bytes(system, execution)
+    streamed = execution.offload
+    on_card = resident / total if streamed and gpus == 1 else (0.0 if streamed else 1.0 / shards)
+    budget = None if execution.activation_gib is None else execution.activation_gib * GIB
+    again = frozenset(costs) if streamed else frozenset(recomputed_blocks(costs, budget))
+    out = {
+        "weights": total * size * on_card,
+        "moments": moments * on_card,
+        "gradients": _gradient_bytes(execution, total, largest, tensor, accumulation, size, shards),
+        "activations": float(sum(cost.recomputed if name in again else cost.kept for name, cost in costs.items())),
+        "working": float(max((costs[name].kept for name in again), default=0)) + _head_bytes(system, shape, size),
+    }
+    if streamed and gpus == 1:
+        out["streaming"] = largest * (3 * size + 2 * moments / total)
+    elif gpus > 1:
+        out["unsharded"] = (2 * largest + tensor * 2) * 2.0 + largest * 4.0  # two blocks, embedding, head; reduction
+    host = (total * size + moments) * (1 - on_card) / (shards if gpus > 1 else 1) if streamed else 0.0
+    if execution.gradients == "host" or (streamed and gpus > 1):
+        host += total * size / (shards if gpus > 1 else 1)
+    return Forecast(execution, out, host, again)
+
+
+def _moment_bytes(system: UnifiedMultiModalSystem, execution: ExecutionConfig) -> float:
+    if execution.optimizer == "adamw":
+        return 8.0 * sum(p.numel() for p in system.parameters())
+    blocks = ((p.numel(), block_size(p.shape)) for p in system.parameters())
+    return sum(count * (2.0 + 8.0 / block) if block else 8.0 * count for count, block in blocks)
+
+
+def _gradient_bytes(
+    execution: ExecutionConfig, total: int, largest: int, tensor: int, accumulation: int, size: int, shards: int
+) -> float:
+    """Kept gradients, and one block's and the largest tensor's that arrive beside them."""
+    arriving = (largest + tensor) * size / shards
+    if execution.gradients in ("backward", "host") or execution.offload:  # offloading sends gradients home too
+        return arriving
+    return total * size / shards + (arriving if accumulation > 1 else 0.0)
+
+
+def _head_bytes(system: UnifiedMultiModalSystem, shape: BatchShape, size: int) -> float:
+    """One chunk of logits, and the states that enter and leave the head."""
+    config = system.config.decoder
+    return min(CHUNK, shape.tokens) * config.vocabulary * 2.0 + 3.0 * shape.tokens * config.width * 2.0
+
+
+def micro_batch_flops(system: UnifiedMultiModalSystem, shape: BatchShape, recomputed: frozenset[str]) -> float:
+    """Floating-point operations of one forward and backward, recomputation included."""
+    config, out = system.config, 0.0
+    positions = {"decoder": shape.tokens, "metabolic_vae.layers": shape.nodes}
+    positions["metabolic_vae.core"] = shape.worlds * config.metabolic_vae.tokens
+    p, y, x = (size // patch for size, patch in zip(shape.grid, config.climate_cnn.patch, strict=True))
+    for stage in range(3):
+        steps = shape.times if stage == 0 else 1
+        positions[f"climate_cnn.stages.{stage}"] = shape.worlds * steps * p * (y >> stage) * (x >> stage)
+    for name, block in blocks_of(system).items():
+        rows = next((count for start, count in positions.items() if name.startswith(start)), 0)
+        weights = sum(parameter.numel() for parameter in block.parameters())
+        out += rows * weights * (8.0 if name in recomputed else 6.0)
+    decoder = config.decoder
+    attention = 6.0 * decoder.layers * shape.text * decoder.width * shape.tokens
+    head = 8.0 * decoder.vocabulary * decoder.width * shape.tokens  # logits are computed twice
+    return out + attention + head
+
+
+def step_seconds(
+    system: UnifiedMultiModalSystem, found: Forecast, card: Gpu, gpus: int, accumulation: int, shape: BatchShape
+) -> float:
+    """Forecast of one optimizer step."""
+    execution = found.execution
+    rate = card.matmul * EFFICIENCY * (FLOAT8_GAIN if execution.float8 else 1.0)
+    compute = accumulation * micro_batch_flops(system, shape, found.recomputed) / rate
+    total = sum(p.numel() for p in system.parameters())
+    size = 2 if execution.weights == "bf16" else 4
+    moments = _moment_bytes(system, execution)
+    traffic = total * size * 3 + 2 * moments  # weight and gradient read, weight written, moments both ways
+    update = traffic / (card.copy * OPTIMIZER_SHARE) / gpus
+    if execution.gradients == "host":
+        compute = max(compute, (accumulation - 1) * 2 * total * size / card.link)
+        update += 2 * total * size / card.link
+    if execution.offload and gpus == 1:
+        inward, outward = 2 * total * size + moments, total * size + moments
+        return max(compute + update, inward / card.link, outward / card.link)
+    if execution.offload:
+        update += 2 * (total * size + moments) / gpus / card.link
+    return compute + update
+
+
+def _plan(
+    system: UnifiedMultiModalSystem, found: Forecast, card: Gpu, gpus: int, accumulation: int, shape: BatchShape,
+    tokens: float, fits: bool,
+) -> Plan:  # fmt: skip
+    seconds = step_seconds(system, found, card, gpus, accumulation, shape)
+    rate = shape.tokens * accumulation * gpus / seconds
+    execution = found.execution
+    note = "rates measured on this card" if card.measured else "rates scaled from the card's data sheet, not measured"
+    if not fits:
+        missing = (found.peak + CONTEXT) / SLACK - card.memory
+        note = f"{missing / 1e9:.1f} GB too much on each card, even so; use more or larger cards, or a smaller preset"
+        if missing <= 0:
+            note = f"the host's memory is too small: {found.host / 1e9:.0f} GB are needed"
+    strategy = "offload" if execution.offload else execution.gradients
+    return Plan(
+        parameters=system.count_parameters(), bytes=found.bytes, peak_bytes=found.peak, host_bytes=found.host,
+        fits=fits,
+        strategy=strategy if fits else "none", execution=asdict(execution), step_seconds=seconds,
+        tokens_per_second=rate, days=tokens / rate / 86400, note=note,
+    )  # fmt: skip
+
+
+def require_fit(config: SystemConfig, execution: ExecutionConfig, shape: BatchShape, memory: float, gpus: int) -> None:
+    """Refuse an execution that a card of `memory` bytes cannot hold.
+
+    Raises:
+        InputError: with the forecast and what would make it fit.
+    """
+    system = empty_system(config, torch.bfloat16)
+    costs = block_costs(system, shape, compiled=execution.compile)
+    found = forecast(system, costs, execution, shape, gpus)
+    if found.peak + CONTEXT > memory:
+        raise InputError(
+            f"execution: {(found.peak + CONTEXT) / 1e9:.1f} GB are needed on each GPU ({_largest(found)}), found "
+            f"{memory / 1e9:.1f} GB; `astrobio plan` lists settings that fit"
+        )
+
+
+def _largest(found: Forecast) -> str:
+    kinds = sorted(found.bytes.items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"{name} {size / 1e9:.1f}" for name, size in kinds)
+
+
+def describe(plan: Plan) -> list[tuple[str, str]]:
+    """Rows of a table for people."""
+    rows = [(f"parameters, {name}", f"{count / 1e9:.3f} B") for name, count in plan.parameters.items()]
+    rows += [(f"bytes, {name}", f"{size / 1e9:.1f} GB") for name, size in plan.bytes.items()]
+    rows += [
+        ("peak a card", f"{plan.peak_bytes / 1e9:.1f} GB"), ("host memory", f"{plan.host_bytes / 1e9:.1f} GB"),
+        ("fits", "yes" if plan.fits else "no"), ("strategy", plan.strategy),
+        ("step", f"{plan.step_seconds:.2f} s"), ("text tokens", f"{plan.tokens_per_second:,.0f} /s"),
+        ("training", f"{plan.days:.1f} days"), ("note", plan.note),
+    ]  # fmt: skip
+    changed = {k: v for k, v in plan.execution.items() if v != asdict(ExecutionConfig())[k]}
+    rows.append(("set", " ".join(f"--set execution.{key}={value}" for key, value in changed.items())))
+    return rows
+
+
+def run_plan(
+    preset_name: str, gpu: str, gpus: int, accumulation: int, float8: bool, tokens: float, host_bytes: float,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Print a plan; returns 0 where it fits and 2 where nothing does."""
+    found = make_plan(
+        preset(preset_name), gpu, gpus, accumulation=accumulation, float8=float8, tokens=tokens, host_bytes=host_bytes
+    )
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=1))
+    else:
+        table = Table("what", "how much", title=f"{preset_name} on {gpus} × {gpu}")
+        for row in describe(found):
+            table.add_row(*row)
+        Console().print(table)
+    return 0 if found.fits else 2
