@@ -81,7 +81,7 @@ def test_what_fits_nowhere_is_said_with_the_gap() -> None:
 
 
 def test_an_execution_that_cannot_fit_is_refused_before_loading() -> None:
-    with pytest.raises(InputError, match=r"GB are needed on each GPU \(moments .*found 85\.0 GB"):
+    with pytest.raises(InputError, match=r"GB are needed on each GPU \(activations .*found 85\.0 GB"):
         require_fit(FULL, ExecutionConfig(), BatchShape(), 85e9, 1)
     require_fit(preset("mini"), ExecutionConfig(), BatchShape(), 85e9, 1)
 
