@@ -10,7 +10,7 @@ shift 2
 export NCCL_NVLS_ENABLE="${NCCL_NVLS_ENABLE:-0}"  # NVLink multicast off unless asked for
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"
 exec torchrun --standalone --nproc-per-node "${GPUS:-gpu}" --max-restarts 3 \
-  --no-python astrobio train "$dataset" --preset "${PRESET:-full_16_8b}" --out "$run" \
+  --no-python astrobio train --data "$dataset" --preset "${PRESET:-full_16_8b}" --out "$run" \
   --set training.accumulation="${ACCUMULATION:-32}" \
   --set execution.optimizer=adamw8bit --set execution.weights=bf16 --set execution.gradients=stochastic \
   --set execution.compile=true "$@"
