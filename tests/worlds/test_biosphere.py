@@ -41,7 +41,7 @@ def matrix_of(graph: MetabolicGraph) -> sp.csr_matrix:
 def test_who_is_in(organisms: list[Organism]) -> None:
     parents = {organism.parent for organism in organisms}
     assert parents == {parent.parent for parent in biosphere.parents()} and len(parents) == 24
-    left_out = {"iCHOv1", "iMM1415", "iAT_PLT_636", "iIS312", "iLB1027_lipid"}  # animals, a parasite, the diatom
+    left_out = {"iCHOv1", "iMM1415", "iAT_PLT_636", "iIS312", "iLB1027_lipid", "iLJ478"}
     assert not parents & left_out and not any(parent.startswith("iAM_P") for parent in parents)
     counts = Counter(organism.parent for organism in organisms)
     assert min(counts.values()) >= 8
@@ -124,7 +124,7 @@ def test_variants_differ(organisms: list[Organism]) -> None:
     for parent in {organism.parent for organism in organisms}:
         graphs = [organism.graph for organism in organisms if organism.parent == parent]
         assert len({graph.reactions for graph in graphs}) >= 0.9 * len(graphs), parent
-        assert len({tuple(sorted((graph.exchange or {}).items())) for graph in graphs}) >= 0.8 * len(graphs), parent
+        assert len({tuple(sorted((graph.exchange or {}).items())) for graph in graphs}) >= 0.7 * len(graphs), parent
 
 
 def world(state: str) -> Any:

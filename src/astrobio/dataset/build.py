@@ -200,6 +200,8 @@ def _verified(root: Path) -> set[tuple[Piece, int]]:
                 good.add(key)
             else:
                 store.remove(path)
+    entries = [{"piece": piece, "shard": shard, "sha256": known[piece, shard]} for piece, shard in sorted(good)]
+    store.write_text(root / "pieces.jsonl", "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries))
     return good
 
 

@@ -14,11 +14,13 @@ import hashlib
 import io
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from platformdirs import user_cache_dir
@@ -120,8 +122,12 @@ def compute_energies(reactions: Mapping[str, Stoichiometry]) -> dict[str, Energy
         compounds = {name: contribution.get_compound(f"bigg.metabolite:{name}") for name in sorted(names)}
         ready = {}
         for key, stoichiometry in reactions.items():
-            if all(compounds[name] is not None for name in stoichiometry):
-                ready[key] = Reaction({compounds[name]: value for name, value in stoichiometry.items()})
+            found: Counter[Any] = Counter()  # acid and base, such as nh4 and nh3, are one compound to equilibrator
+            for name, value in stoichiometry.items():
+                found[compounds[name]] += value  # pyright: ignore[reportArgumentType] (Counter of floats)
+            sparse = {compound: value for compound, value in found.items() if value}
+            if None not in found and sparse:
+                ready[key] = Reaction(sparse)
         energies: dict[str, Energy] = dict.fromkeys(reactions, (float("nan"), float("nan")))
         if ready:
             mean, root = contribution.standard_dg_prime_multi(

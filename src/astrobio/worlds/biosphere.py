@@ -2,7 +2,8 @@
 
 The microbes are those among CarveMe's 31 published models and cobra's three: no animal (iCHOv1, iMM1415, the platelet
 iAT_PLT_636), no parasite (four Plasmodium, Trypanosoma), and not the diatom iLB1027_lipid, three quarters of whose
-reactions have no formula, so that their balance can't be checked. See `organisms.csv`.
+reactions have no formula, so that their balance can't be checked. Thermotoga iLJ478 is left out because its model makes
+serine by running the deaminase backwards, which the second law forbids: it doesn't grow. See `organisms.csv`.
 
 Each organism grows in several media with several sets of reactions knocked out: its variants, which share the parent's
 name. There is one methanogen and one cyanobacterium: nothing can be claimed here about unseen clades of those guilds.
