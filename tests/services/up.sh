@@ -55,7 +55,7 @@ stac() {
   [ -f "$work/stac.pid" ] && kill "$(cat "$work/stac.pid")" 2>/dev/null
   POSTGRES_USER=postgres POSTGRES_PASS=services POSTGRES_PASSWORD=services POSTGRES_HOST=127.0.0.1 POSTGRES_HOST_READER=127.0.0.1 \
     POSTGRES_HOST_WRITER=127.0.0.1 POSTGRES_PORT=5432 POSTGRES_DBNAME=stac \
-    nohup "$work/stac/bin/uvicorn" stac_fastapi.pgstac.app:app --host 127.0.0.1 --port 8092 >"$work/stac.log" 2>&1 &
+    nohup "$work/stac/bin/uvicorn" stac_fastapi.pgstac.app:create_app --factory --host 127.0.0.1 --port 8092 >"$work/stac.log" 2>&1 &
   echo $! >"$work/stac.pid"
   wait_for http://127.0.0.1:8092/
 }

@@ -136,7 +136,8 @@ def _select(dataset: xr.Dataset, selection: dict[str, str], where: str) -> xr.Da
     """The named variables and ranges, still unread.
 
     Raises:
-        SourceError: an unknown variable. InputError: an unknown dimension, or a range that is not one. PayloadError: more than `LARGEST`.
+        SourceError: an unknown variable. InputError: an unknown dimension, a range that is not one, or a selection
+            that is empty or larger than `LARGEST`.
     """
     names = [name for name in selection.pop("variables", "").split(",") if name]
     unknown = [name for name in names if name not in dataset.variables]
