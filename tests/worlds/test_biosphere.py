@@ -176,7 +176,7 @@ def test_library_is_cached(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> No
     first, second = (biosphere.load_organisms(tmp_path) for _ in range(2))
     assert len(calls) == 1 and [o.name for o in first] == [o.name for o in second] == [o.name for o in built]
     assert first[0].growth == built[0].growth and first[0].clade == "Escherichia-Shigella"
-    assert [path.name for path in tmp_path.iterdir()] == [f"organisms-{biosphere.library_key()}.npz"]
+    assert [path.name for path in tmp_path.glob("*.npz")] == [f"organisms-{biosphere.library_key()}.npz"]
 
 
 def test_formulae_are_mended_with_the_fewest_changes() -> None:

@@ -14,7 +14,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
@@ -122,9 +122,9 @@ def compute_energies(reactions: Mapping[str, Stoichiometry]) -> dict[str, Energy
         compounds = {name: contribution.get_compound(f"bigg.metabolite:{name}") for name in sorted(names)}
         ready = {}
         for key, stoichiometry in reactions.items():
-            found: Counter[Any] = Counter()  # acid and base, such as nh4 and nh3, are one compound to equilibrator
+            found: dict[Any, float] = defaultdict(float)  # acid and base, such as nh4 and nh3, are one compound to equilibrator
             for name, value in stoichiometry.items():
-                found[compounds[name]] += value  # pyright: ignore[reportArgumentType] (Counter of floats)
+                found[compounds[name]] += value
             sparse = {compound: value for compound, value in found.items() if value}
             if None not in found and sparse:
                 ready[key] = Reaction(sparse)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from filelock import FileLock
 
 from astrobio.batch import MetabolicGraph
 from astrobio.errors import InputError
@@ -148,10 +149,12 @@ def load_organisms(cache_dir: str | Path | None = None, *, workers: int | None =
     """
     folder = Path(cache_dir) if cache_dir is not None else cache_folder()
     path = folder / f"organisms-{library_key()}.npz"
-    if not path.exists():
-        organisms = build_organisms(workers=workers)
-        labels = [{key: getattr(o, key) for key in ("name", "clade", "growth", "knocked_out")} for o in organisms]
-        save_graphs(path, [organism.graph for organism in organisms], labels)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # a second process waits for the library that a first one builds
+        if not path.exists():
+            organisms = build_organisms(workers=workers)
+            labels = [{key: getattr(o, key) for key in ("name", "clade", "growth", "knocked_out")} for o in organisms]
+            save_graphs(path, [organism.graph for organism in organisms], labels)
     return [Organism(graph=graph, guild=graph.guild, **label) for graph, label in load_graphs(path)]
 
 
