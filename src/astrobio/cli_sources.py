@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from astrobio.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="Real databases: what there is, credentials, fetching records.")
 auth_app = typer.Typer(no_args_is_help=True, help="Credentials: where each is found, and storing one.")
@@ -14,6 +17,14 @@ app.add_typer(auth_app, name="auth")
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Name = Annotated[str, typer.Argument(help="Name of a database, see `astrobio sources list`.")]
 Query = Annotated[str, typer.Argument(help="Query in the database's terms; @FILE reads it from a file.")]
+
+
+@app.callback()
+def _clients() -> None:
+    """Real databases: what there is, credentials, fetching records."""
+    missing = [name for name in ("requests_cache", "pyvo", "pystac_client", "oaipmh_scythe") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"sources: expected their clients, {missing} are missing; run pip install 'astrobio[sources]'")
 
 
 @app.command("list")

@@ -36,7 +36,7 @@ nginx_up() {
   printf 'reader:%s\n' "$(openssl passwd -apr1 services-password)" >"$root/users"
   printf '[{"pl_name": "TRAPPIST-1 e"}]\n' >"$root/planets.json"
   cp "$here/nginx.conf" "$root/nginx.conf"
-  [ -f "$root/nginx.pid" ] && kill "$(cat "$root/nginx.pid")" 2>/dev/null && sleep 1
+  [ -f "$root/nginx.pid" ] && { kill "$(cat "$root/nginx.pid")" 2>/dev/null; sleep 1; }
   nginx -p "$root" -c "$root/nginx.conf"
   wait_for http://127.0.0.1:8091/plain.json
 }
@@ -52,7 +52,7 @@ stac() {
   "$work/stac/bin/python" "$here/stac_load.py" "$here/../sources/recordings/esgf_stac_item.json" "$work"
   "$work/stac/bin/pypgstac" load collections "$work/collection.ndjson" --method upsert
   "$work/stac/bin/pypgstac" load items "$work/items.ndjson" --method upsert
-  [ -f "$work/stac.pid" ] && kill "$(cat "$work/stac.pid")" 2>/dev/null
+  [ -f "$work/stac.pid" ] && { kill "$(cat "$work/stac.pid")" 2>/dev/null || true; }
   POSTGRES_USER=postgres POSTGRES_PASS=services POSTGRES_PASSWORD=services POSTGRES_HOST=127.0.0.1 POSTGRES_HOST_READER=127.0.0.1 \
     POSTGRES_HOST_WRITER=127.0.0.1 POSTGRES_PORT=5432 POSTGRES_DBNAME=stac \
     nohup "$work/stac/bin/uvicorn" stac_fastapi.pgstac.app:create_app --factory --host 127.0.0.1 --port 8092 >"$work/stac.log" 2>&1 &

@@ -8,20 +8,36 @@ from __future__ import annotations
 import json
 import random
 import resource
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
+import xarray as xr
 
 from astrobio.errors import InputError
 from astrobio.sources import ALL_SOURCES
 from astrobio.sources.client import Settings
 from astrobio.sources.kinds.base import Rejected
 
-KINDS = ("tap", "rest-json", "rest-atom", "rest-lines", "job", "grid", "stac", "oaipmh", "fileset", "fileset-def")
+KINDS = (
+    "tap",
+    "rest-json",
+    "rest-atom",
+    "rest-lines",
+    "job",
+    "grid",
+    "grid-file",
+    "stac",
+    "oaipmh",
+    "fileset",
+    "fileset-def",
+)
 LONGEST = 5.0  # s for one answer
 MOST_MEMORY = 400_000  # kB that a kind may add to the process
 BOMB = (
@@ -46,6 +62,15 @@ def dods() -> bytes:
 
     head = b"Dataset {\n Float32 T2M[lat = 3];\n Float64 lat[lat = 3];\n} x;\nData:\n"
     return head + struct.pack(">ii3f", 3, 3, 280, 290, 300) + struct.pack(">ii3d", 3, 3, -10, 0, 10)
+
+
+@cache
+def netcdf() -> bytes:
+    """A small netCDF-4 file (HDF5 inside)."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = xr.Dataset({"T2M": ("lat", [280.0, 290.0, 300.0])}, coords={"lat": [-10.0, 0.0, 10.0]})
+        data.to_netcdf(f"{folder}/x.nc", engine="netcdf4")
+        return Path(folder, "x.nc").read_bytes()
 
 
 def mutate(body: bytes, rng: random.Random) -> bytes:
@@ -121,6 +146,7 @@ def answers(name: str) -> tuple[str, str, Callable[[str], bytes]]:
         "rest-lines": ("hitran", "1 0 9", lambda path: lines),
         "job": ("copernicus-cds", 'era5 {"a": "b"}', lambda path: json.dumps(job).encode()),
         "grid": ("ges-disc", "x.nc?variables=T2M", lambda path: {"dds": DDS, "das": DAS}.get(path[-3:], dods())),
+        "grid-file": ("ges-disc", "x.nc", lambda path: netcdf()),
         "stac": ("esgf", "collections=CMIP6", lambda path: {"search": page}.get(path[-6:], root)),
         "oaipmh": ("pangaea", "set=a", lambda path: OAI % b"".join(OAI_RECORD % n for n in range(3))),
         "fileset": ("modelseed", "compounds.tsv", lambda path: models),
@@ -136,6 +162,8 @@ def test_mutated_answers(kind: str, mutations: int, canned, settings: Settings, 
     if kind == "fileset-def":
         sound = lambda path: recording("exomol_12C-16O__Li2015.def")  # noqa: E731
     source = replace(ALL_SOURCES[name], base="http://h", rate=(1_000_000, 1.0))
+    if kind == "grid-file":
+        source = replace(source, protocol="https")
     if kind == "job":
         source = replace(source, poll=(0.0, 0.0), patience=0.0)
     rng = random.Random(f"fuzz {kind}")

@@ -76,7 +76,9 @@ class Credential:
 
 
 def find_secret(
-    credential: Credential, explicit: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+    credential: Credential,
+    explicit: Mapping[str, str | SecretStr] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Secret | None:
     """The first secret found, in the documented order; None where there is none.
 
@@ -85,8 +87,10 @@ def find_secret(
     """
     environ = os.environ if environ is None else environ
     if explicit and credential.name in explicit:
-        user, _, value = explicit[credential.name].rpartition(":") if credential.env_user else ("", "", "")
-        return Secret(SecretStr(value or explicit[credential.name]), "the explicit argument", user)
+        given = explicit[credential.name]
+        plain = given.get_secret_value() if isinstance(given, SecretStr) else given
+        user, _, value = plain.partition(":") if credential.env_user else ("", "", plain)
+        return Secret(SecretStr(value), "the explicit argument", user)
     for variable in credential.env:
         if environ.get(variable):
             user = environ.get(credential.env_user, "") if credential.env_user else ""

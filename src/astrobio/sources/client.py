@@ -24,6 +24,7 @@ import platformdirs
 import requests
 import s3fs
 import tenacity
+from pydantic import SecretStr
 from pyrate_limiter import Limiter, Rate
 from requests.cookies import RequestsCookieJar, extract_cookies_to_jar, get_cookie_header
 from requests.structures import CaseInsensitiveDict
@@ -72,7 +73,7 @@ class Settings:
 
     cache_dir: Path = field(default_factory=lambda: Path(platformdirs.user_cache_dir("astrobio")) / "sources")
     offline: bool = False
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, str | SecretStr] = field(default_factory=dict, repr=False)
     accepted: frozenset[str] = frozenset()
     timeout: float = 60.0
     deadline: float = 600.0
