@@ -122,7 +122,7 @@ def compute_energies(reactions: Mapping[str, Stoichiometry]) -> dict[str, Energy
         compounds = {name: contribution.get_compound(f"bigg.metabolite:{name}") for name in sorted(names)}
         ready = {}
         for key, stoichiometry in reactions.items():
-            found: dict[Any, float] = defaultdict(float)  # acid and base, such as nh4 and nh3, are one compound to equilibrator
+            found: dict[Any, float] = defaultdict(float)  # equilibrator has one compound for an acid and its base
             for name, value in stoichiometry.items():
                 found[compounds[name]] += value
             sparse = {compound: value for compound, value in found.items() if value}
