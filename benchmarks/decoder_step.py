@@ -86,8 +86,8 @@ def theirs(layers: int, optimizer: str) -> tuple[Callable[[Tensor], Tensor], Cal
     return lambda tokens: model(tokens, labels=tokens).loss, step, sum(p.numel() for p in model.parameters())
 
 
-def measure(variant: str, layers: int, accumulation: int, recompute: int, steps: int) -> dict[str, Any]:
-    """Tokens per second of the median step after two warm-up steps, peak memory, losses."""
+def measure(variant: str, layers: int, accumulation: int, recompute: int, steps: int, warmup: int) -> dict[str, Any]:
+    """Tokens per second of the median step after the warm-up steps, peak memory, losses."""
     torch.manual_seed(0)
     kind, _, detail = variant.partition("_")
     loss, step, count = ours(layers, detail == "fp8", recompute) if kind == "ours" else theirs(layers, detail)
@@ -95,25 +95,35 @@ def measure(variant: str, layers: int, accumulation: int, recompute: int, steps:
     batches = [
         torch.randint(0, 131072, (BATCH, LENGTH), device="cuda", generator=generator) for _ in range(accumulation)
     ]
-    times, losses = [], []
-    for _ in range(steps + 2):
+    times, losses, found = [], [], {}
+    for _ in range(steps + warmup):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        found = []
+        values = []
         for tokens in batches:
             value = loss(tokens) / accumulation
             value.backward()
-            found.append(value.detach())
+            values.append(value.detach())
         step()
-        losses.append(float(torch.stack(found).sum()))
+        losses.append(float(torch.stack(values).sum()))
         torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    seconds = sorted(times[2:])[steps // 2]
+        print(f"{variant}: {times[-1]:.2f} s, loss {losses[-1]:.4f}", file=sys.stderr, flush=True)
+        found = _result(times, warmup, losses, count, layers, accumulation) | {"recomputed_layers": recompute}
+        print(json.dumps(found), flush=True)
+    return found
+
+
+def _result(
+    times: list[float], warmup: int, losses: list[float], count: int, layers: int, accumulation: int
+) -> dict[str, Any]:
+    warm = sorted(times[warmup:] or times)
+    seconds = warm[len(warm) // 2]
     rate = accumulation * BATCH * LENGTH / seconds
     flops = flops_per_token(count, 131072 * 5120, layers, 5120)
     return {
         "tok_s": rate, "step_seconds": seconds, "all_seconds": times, "mfu": rate * flops / PEAK, "losses": losses,
-        "peak_bytes": torch.cuda.max_memory_allocated(), "parameters": count, "recomputed_layers": recompute,
+        "peak_bytes": torch.cuda.max_memory_allocated(), "parameters": count, "measured_steps": len(times) - warmup,
     }  # fmt: skip
 
 
@@ -122,17 +132,19 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--variant", choices=VARIANTS)
     arguments.add_argument("--only", nargs="*", default=list(VARIANTS), help="variants to run")
-    for name, value in (("layers", 40), ("accumulation", 4), ("recompute", 0), ("steps", 3)):
+    for name, value in (("layers", 40), ("accumulation", 4), ("recompute", 0), ("steps", 3), ("warmup", 2)):
         arguments.add_argument(f"--{name}", type=int, default=value)
     options = arguments.parse_args()
     if options.variant:
-        found = measure(options.variant, options.layers, options.accumulation, options.recompute, options.steps)
-        print(json.dumps(found))
+        o = options
+        measure(o.variant, o.layers, o.accumulation, o.recompute, o.steps, o.warmup)
         return
-    passed = [f"--{name}={getattr(options, name)}" for name in ("layers", "accumulation", "recompute", "steps")]
+    passed = [
+        f"--{name}={getattr(options, name)}" for name in ("layers", "accumulation", "recompute", "steps", "warmup")
+    ]
     variants = {}
     for variant in options.only:
-        variants[variant] = run_variant(sys.argv[0], variant, passed, LIMIT)
+        variants[variant] = run_variant(sys.argv[0], variant, passed, LIMIT, options.out / "decoder_step.log")
         write(options.out, "decoder_step", _summary(variants))
     table([("decoder", "tok/s", "MFU", "GB")] + [
         (name, found.get("tok_s", "–"), found.get("mfu", "–"), found.get("peak_bytes", 0) / 1e9)

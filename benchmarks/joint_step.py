@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import nn
 
 from astrobio.batch import MultiModalBatch
 from astrobio.losses.combined import LossWeights
+from astrobio.system.config import SystemConfig
 from astrobio.system.presets import preset
 from astrobio.training.activations import BatchShape
 from astrobio.training.config import TrainingConfig
@@ -43,6 +45,16 @@ def execution(variant: str, activation_gib: float) -> ExecutionConfig:
     )  # fmt: skip
 
 
+def make_shallow(config: SystemConfig) -> SystemConfig:
+    """The same blocks, few of each: compiles all kernels of the whole and fills the compiler's cache."""
+    return replace(
+        config,
+        decoder=replace(config.decoder, layers=config.decoder.bridge_every),
+        metabolic_vae=replace(config.metabolic_vae, layers=1, node_layers=1),
+        climate_cnn=replace(config.climate_cnn, blocks=(1, 1, 1)),
+    )
+
+
 def open_gates(system: nn.Module) -> None:
     """Set the bridges' gates to 0.1, so that every part gets gradient from the language loss from the first step."""
     for name, parameter in system.named_parameters():
@@ -64,7 +76,9 @@ def run_steps(
         times.append(time.perf_counter() - start)
         losses.append(result.losses["total"])
         skipped.append(result.skipped)
-        print(f"step {step}: {times[-1]:.2f} s, loss {losses[-1]:.4f} {result.skipped}", file=sys.stderr)
+        peak = torch.cuda.max_memory_allocated()
+        line = f"step {step}: {times[-1]:.2f} s, loss {losses[-1]:.4f}, {peak / 1e9:.1f} GB {result.skipped}"
+        print(line, file=sys.stderr, flush=True)
     return times, losses, skipped
 
 
@@ -133,7 +147,17 @@ def profile(prepared: Prepared, batch: MultiModalBatch) -> dict[str, float]:
     return out | {"all": sum(row.self_device_time_total for row in rows) / 1e3}
 
 
-def measure(variant: str, file: Path | None, accumulation: int, steps: int, gib: float, name: str) -> dict[str, Any]:
+def measure(
+    variant: str,
+    file: Path | None,
+    accumulation: int,
+    steps: int,
+    gib: float,
+    name: str,
+    extras: bool,
+    shallow: bool,
+    world_steps: int,
+) -> dict[str, Any]:
     """Median step after warm-up, peak memory, losses, and (where it keeps gradients) each part alone."""
     torch.manual_seed(0)
     device, how = torch.device("cuda", 0), execution(variant, gib)
@@ -145,10 +169,13 @@ def measure(variant: str, file: Path | None, accumulation: int, steps: int, gib:
     graph = batches[0].graph
     shape = BatchShape(WORLDS, TEXT, graph.num_nodes, graph.edge_index.shape[1])
     start = time.perf_counter()
-    prepared = prepare(preset(name), how, TrainingConfig(lr=1e-5, clip=1.0), device, shape)
+    config = make_shallow(preset(name)) if shallow else preset(name)
+    print(f"{variant}: preparing", file=sys.stderr, flush=True)
+    prepared = prepare(config, how, TrainingConfig(lr=1e-5, clip=1.0), device, shape)
     open_gates(prepared.system)
     torch.cuda.synchronize()
     built = time.perf_counter() - start
+    print(f"{variant}: prepared in {built:.1f} s", file=sys.stderr, flush=True)
     reset = torch.cuda.max_memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     times, losses, skipped = run_steps(prepared, batches, accumulation, steps)
@@ -164,12 +191,14 @@ def measure(variant: str, file: Path | None, accumulation: int, steps: int, gib:
         "skipped": [reason for reason in skipped if reason], "accumulation": accumulation, "tokens": tokens,
         "labelled": sum(int((b.lm_labels >= 0).sum()) for b in batches) / len(batches),
     }  # fmt: skip
-    if not how.offload:
+    print(json.dumps(result), flush=True)
+    if not how.offload and extras:
         try:
             if file is not None and accumulation == 1:
                 worlds = [batch.to(device) for batch in load_batches(file, 4)]
-                _, losses, skipped = run_steps(prepared, worlds, 1, 20)
+                _, losses, skipped = run_steps(prepared, worlds, 1, world_steps)
                 result["real_worlds"] = {"losses": losses, "skipped": [reason for reason in skipped if reason]}
+                print(json.dumps(result), flush=True)
             result["gradient_reaches"] = gradient_reaches(prepared.system, batches[0])
             prepared.policy.begin()
             result["parts_seconds"] = parts_seconds(prepared, batches[0])
@@ -191,15 +220,29 @@ def main() -> None:
     arguments.add_argument("--activation-gib", type=float, default=0.0)
     arguments.add_argument("--preset", default="full_16_8b")
     arguments.add_argument("--limit", type=float, default=LIMIT)
+    arguments.add_argument("--world-steps", type=int, default=20, help="steps on real worlds, if given")
+    arguments.add_argument("--bare", action="store_true", help="steps only: no real worlds, parts or profile")
+    arguments.add_argument("--shallow", action="store_true", help="few blocks of each kind: to fill compile caches")
     o = arguments.parse_args()
     if o.variant:
-        print(json.dumps(measure(o.variant, o.batches, o.accumulation, o.steps, o.activation_gib, o.preset)))
+        found = measure(
+            o.variant,
+            o.batches,
+            o.accumulation,
+            o.steps,
+            o.activation_gib,
+            o.preset,
+            not o.bare,
+            o.shallow,
+            o.world_steps,
+        )
+        print(json.dumps(found), flush=True)
         return
     passed = [f"--accumulation={o.accumulation}", f"--steps={o.steps}", f"--activation-gib={o.activation_gib}"]
     passed += [f"--preset={o.preset}"] + ([f"--batches={o.batches}"] if o.batches else [])
     variants: dict[str, dict[str, Any]] = {}
     for variant in o.only:
-        variants[variant] = run_variant(sys.argv[0], variant, passed, o.limit)
+        variants[variant] = run_variant(sys.argv[0], variant, passed, o.limit, o.out / "joint_step.log")
         write(o.out, "joint_step", {"variants": variants})
     table([("joint", "tok/s", "s/step", "GB")] + [
         (name, found.get("tok_s", found.get("error", "")[-300:]), found.get("step_seconds", "–"),

@@ -70,17 +70,22 @@ def write(folder: Path, name: str, result: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def run_variant(script: str, variant: str, arguments: list[str], limit: float) -> dict[str, Any]:
-    """One variant in a process of its own (clean memory); its last line of output is its JSON result."""
+def run_variant(script: str, variant: str, arguments: list[str], limit: float, log: Path) -> dict[str, Any]:
+    """One variant in a process of its own (clean memory); the last line that it prints is its JSON result.
+
+    It prints one after every step, so that a variant that is stopped at its limit keeps what it had.
+    """
     command = [sys.executable, script, "--variant", variant, *arguments]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        return {"error": f"not done in {limit:.0f} s"}
-    lines = found.stdout.strip().splitlines()
-    if found.returncode or not lines:
-        return {"error": found.stderr[-1500:]}
-    return json.loads(lines[-1])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        try:
+            output, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+    lines = output.strip().splitlines()
+    return json.loads(lines[-1]) if lines else {"error": f"exit {process.returncode}, see {log.name}"}
 
 
 def table(rows: list[tuple[Any, ...]]) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from astrobio.batch import CLIMATE_VARIABLES, SURFACE_VARIABLES, TIME_KINDS, MultiModalBatch
 from astrobio.errors import InputError
-from astrobio.models.climate_cnn import ClimateCNN, ClimateCNNConfig, ConvBlock, shifted_sum
+from astrobio.models.climate_cnn import ClimateCNN, ClimateCNNConfig
 from astrobio.models.initialise import init_weights
 
 CONFIG = ClimateCNNConfig(patch=(5, 4, 4), widths=(8, 12, 16), blocks=(1, 1, 1), tokens=3, heads=2)
@@ -85,12 +85,3 @@ def test_unfit_grids_are_refused(network: ClimateCNN, inputs: dict[str, torch.Te
     narrow = {"climate": inputs["climate"][..., :30], "longitude": inputs["longitude"][:, :30]}
     with pytest.raises(InputError, match="multiples of"):
         network(**inputs | narrow)
-
-
-def test_shifted_products_are_the_depthwise_convolution() -> None:
-    block = ConvBlock(6)
-    init_weights(block, 1)
-    padded = torch.randn(2, 6, 4, 6, 10)
-    expected = block.depthwise(padded)
-    found = shifted_sum(padded, block.depthwise.weight, block.depthwise.bias)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
