@@ -38,7 +38,7 @@ KINDS = (
     "fileset",
     "fileset-def",
 )
-LONGEST = 5.0  # s for one answer
+LONGEST = 6.0  # s for one answer
 MOST_MEMORY = 400_000  # kB that a kind may add to the process
 BOMB = (
     b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaaaaaaaa">'
@@ -157,13 +157,16 @@ def answers(name: str) -> tuple[str, str, Callable[[str], bytes]]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mutations", [40, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_mutated_answers(kind: str, mutations: int, canned, settings: Settings, recording, tmp_path) -> None:
+def test_mutated_answers(
+    kind: str, mutations: int, canned, settings: Settings, recording, tmp_path, monkeypatch
+) -> None:
     name, query, sound = answers(kind)
     if kind == "fileset-def":
         sound = lambda path: recording("exomol_12C-16O__Li2015.def")  # noqa: E731
     source = replace(ALL_SOURCES[name], base="http://h", rate=(1_000_000, 1.0))
     if kind == "grid-file":
-        source = replace(source, protocol="https")
+        source, settings = replace(source, protocol="https"), replace(settings, deadline=1.0)
+        monkeypatch.setattr("astrobio.sources.kinds.grid.START", 4.0)  # some damaged files hang the netCDF library
     if kind == "job":
         source = replace(source, poll=(0.0, 0.0), patience=0.0)
     rng = random.Random(f"fuzz {kind}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import lzma
 import math
 from importlib.resources import files
@@ -59,8 +58,8 @@ def test_unusable_rows_are_refused(row: dict) -> None:
 
 
 def test_every_real_planet_becomes_a_sample(payload) -> None:
-    stream = io.TextIOWrapper(lzma.open(payload("catalogues", "nasa_pscomppars_16col.csv.xz")))
-    samples = samples_from_planets([record(dict(row)) for row in csv.DictReader(stream)])
+    with lzma.open(payload("catalogues", "nasa_pscomppars_16col.csv.xz"), "rt") as stream:
+        samples = samples_from_planets([record(dict(row)) for row in csv.DictReader(stream)])
     assert len(samples) == 6087 and len({sample.world_id for sample in samples}) == 6087
     for sample in samples:
         assert sample.present == (True, False, False, False) and sample.state is None and sample.assessment is None

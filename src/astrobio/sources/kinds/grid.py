@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -25,6 +26,7 @@ from astrobio.sources.payload import reading
 from astrobio.sources.record import Provenance, Record, now, sha256_file
 from astrobio.sources.redact import redact
 
+START = 20.0  # s that the first reading process may take to start, beyond its patience
 LARGEST = 2 * 2**30  # bytes of a selection once read
 
 
@@ -63,31 +65,31 @@ class Grid(Source):
                     f"{self.name}: ASTROBIO_OFFLINE is on and the cache lacks {query}; run the same command online once"
                 )
             progress(f"{self.name}: opening {path}", 0, None)
-            with reading(self.name, "a gridded file"), self._open(path, session, progress) as dataset:
-                _write(_select(dataset, selection, self.name), target, self.name)
+            self._keep(path, selection, target, session, progress)
         provenance = Provenance(
             url=redact(self.url(path)), query=query, retrieved_at=now(), sha256=sha256_file(target),
             size=target.stat().st_size, from_cache=cached, citation=self.citation,
         )  # fmt: skip
         yield Record(self.name, path, self.modality, target, provenance, self.licence)
 
-    @contextmanager
-    def _open(self, path: str, session: Session, progress: Progress) -> Iterator[xr.Dataset]:
-        """The remote file, lazily where the protocol allows."""
-        url, cache = self.url(path), Path(session.settings_.cache_dir) / self.name
+    def _keep(self, path: str, selection: dict[str, str], target: Path, session: Session, progress: Progress) -> None:
+        """Write the selection of a remote file to `target`, lazily where the protocol allows."""
+        url = self.url(path)
         if self.protocol == "opendap":
             session.fetch(Request("GET", f"{url}.dds"))  # reports a missing file in plain words
-            with _pydap_dataset(url, session) as dataset:
-                yield dataset
+            with reading(self.name, "a gridded file"), _pydap_dataset(url, session) as data:
+                _write(_select(data, selection, self.name), target, self.name)
         elif self.protocol == "s3" and path.rstrip("/").endswith(".zarr"):
             with (
+                reading(self.name, "a gridded file"),
                 open_bucket(session, self.endpoint, lazily=True) as files,
                 _zarr_dataset(files, self._key(path)) as data,
             ):
-                yield data
+                _write(_select(data, selection, self.name), target, self.name)
         else:
-            with xr.open_dataset(self._whole(path, session, cache, progress), engine="netcdf4") as dataset:
-                yield dataset
+            with reading(self.name, "a gridded file"):
+                local = self._whole(path, session, Path(session.settings_.cache_dir) / self.name, progress)
+            _extract_apart(local, selection, target, self.name, session.settings_.deadline)
 
     def _whole(self, path: str, session: Session, cache: Path, progress: Progress) -> Path:
         """A file that can't be read in pieces, downloaded."""
@@ -101,6 +103,39 @@ class Grid(Source):
 
     def _key(self, path: str) -> str:
         return f"{urlsplit(self.base).netloc}{urlsplit(self.base).path.rstrip('/')}/{path}"
+
+
+def _extract_apart(local: Path, selection: dict[str, str], target: Path, where: str, patience: float) -> None:
+    """Read a downloaded file in a process of its own: on a damaged one the netCDF library may hang or crash."""
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    if os.name == "posix":
+        context.set_forkserver_preload([__name__])
+    ours, theirs = context.Pipe(duplex=False)
+    reader = context.Process(target=_extract, args=(local, selection, target, where, theirs), daemon=True)
+    reader.start()
+    theirs.close()
+    try:
+        message = ours.recv() if ours.poll(patience + START) else None
+    except EOFError:  # it died without a word
+        message = f"{where}: expected a gridded file, found {local.name}, on which its reader crashed"
+    finally:
+        ours.close()
+        reader.kill()
+        reader.join()
+    if message is None:
+        message = f"{where}: {local.name} could not be read within {patience:.0f} s; it is damaged or too large"
+    if message:
+        raise PayloadError(message)
+
+
+def _extract(local: Path, selection: dict[str, str], target: Path, where: str, answer: Connection) -> None:
+    """In the reader's process: write the selection, answer with "" or with the error's sentence."""
+    try:
+        with reading(where, "a gridded file"), xr.open_dataset(local, engine="netcdf4") as data:
+            _write(_select(data, selection, where), target, where)
+        answer.send("")
+    except InputError as error:
+        answer.send(str(error))
 
 
 def _zarr_dataset(files: Any, key: str) -> xr.Dataset:
