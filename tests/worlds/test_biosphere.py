@@ -16,6 +16,7 @@ from astrobio.batch import ELEMENTS, INHABITED_STATES, WORLD_STATES, MetabolicGr
 from astrobio.batch.graph import maximum_gibbs_energy, minimum_gibbs_energy
 from astrobio.errors import InputError
 from astrobio.formats.fluxes import maximise
+from astrobio.formats.metabolism import read_metabolism, write_metabolism
 from astrobio.formats.network import Compound, Reaction
 from astrobio.worlds import biosphere, media, reconstruction
 from astrobio.worlds.biosphere import Organism
@@ -229,3 +230,15 @@ def test_media_scale_only_what_limits() -> None:
     one, two = media.medium("methanogen", 0), media.medium("methanogen", 0, 2.0)
     assert two["h2"] == 2 * one["h2"] == 80.0 and two["co2"] == one["co2"] == media.UNLIMITED
     assert "nh4" not in media.medium("phototroph", 0) and "o2" not in media.medium("fermenter", 0)
+
+
+@pytest.mark.parametrize("name", ["iAF692", "iSynCJ816", "iIT341"])
+def test_organisms_survive_a_file(references: dict[str, Organism], name: str, tmp_path: Any) -> None:
+    """What a user hands to `assess` says the same as the graph inside the data set."""
+    graph = references[name].graph
+    write_metabolism(graph, tmp_path / "organism.json.gz")
+    back = read_metabolism(tmp_path / "organism.json.gz")
+    assert back.reactions == graph.reactions and (back.guild, back.organism) == (graph.guild, graph.organism)
+    assert back.exchange == pytest.approx(graph.exchange, abs=2e-3)
+    np.testing.assert_array_equal(np.isfinite(back.dg_prime), np.isfinite(graph.dg_prime))
+    np.testing.assert_allclose(back.encodings, graph.encodings, atol=1e-3)

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 LARGEST_FILE = 256 * 1024**2  # bytes after decompression; the largest published model (Recon3D) is 40 MB of SBML
+UPTAKE_SLACK = 1e-5  # mmol/gDW/h beyond a known uptake, so that rounded traces of a metal don't limit growth
 _EXTERNAL = re.compile(r"^(c_)?(e\d?|extra.*|external.*|medium.*)$", re.IGNORECASE)
 
 
@@ -249,7 +250,7 @@ def _to_bigg(graph: MetabolicGraph) -> dict[str, Any]:
         )  # fmt: skip
         if external:
             free = name.endswith((PRODUCT, TWIN)) or graph.flux is None
-            taken = -UNLIMITED if free else min(0.0, round(float(net[index]), 6))
+            taken = -UNLIMITED if free else float(net[index] - UPTAKE_SLACK) if net[index] < 0 else 0.0
             exchanges.append(_bigg_reaction(f"EX_{name}", {name: -1.0}, taken, UNLIMITED))
     members: list[dict[str, float]] = [{} for _ in graph.reactions]
     for compound, reaction, value in zip(graph.edge_compound, graph.edge_reaction, graph.stoichiometry, strict=True):

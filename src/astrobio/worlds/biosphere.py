@@ -163,10 +163,22 @@ def library_key() -> str:
     """Hash of all that decides the library: the code and tables that build it and the packages it reads."""
     modules = (fluxes, network, thermodynamics, formulae, media, reconstruction)
     sources = [inspect.getsource(module) for module in modules] + [Path(__file__).read_text(encoding="utf-8")]
-    text = "".join(ast.dump(ast.parse(source)) for source in sources)  # comments and layout change nothing
+    text = "".join(_statements(source) for source in sources)
     text += "".join(f"{name}={metadata.version(name)};" for name in ("carveme", "cobra", "scipy", "numpy"))
     table = resources.files("astrobio.formats").joinpath("data/dg_prime.csv.gz").read_bytes()
     return hashlib.sha256(text.encode() + table + repr(parents()).encode()).hexdigest()[:16]
+
+
+def _statements(source: str) -> str:
+    """What a module does, without comments, layout and docstrings, which change no result."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [  # pyright: ignore[reportAttributeAccessIssue]
+                part for part in body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+            ]
+    return ast.dump(tree)
 
 
 def build_organisms(chosen: Iterable[str] | None = None, *, workers: int | None = None) -> list[Organism]:

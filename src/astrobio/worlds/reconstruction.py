@@ -232,7 +232,7 @@ def producible_biomass(network: Network) -> tuple[Network, int]:
 def obey_second_law(network: Network, energies: Mapping[str, Energy]) -> tuple[Network, int]:
     """Without the directions that no concentration in 1 µM–10 mM and two standard deviations of ΔG′ allow, counted.
 
-    A reaction that its model runs one way only is left as it is, whatever ΔG′ says: its product may be drawn off at once.
+    A reaction that its model runs one way only stays as it is, whatever ΔG′ says: its product may be drawn off at once.
     """
     reactions, closed = dict(network.reactions), 0
     for name, reaction in network.reactions.items():
