@@ -54,7 +54,7 @@ def simulate(
     floor: Annotated[bool, typer.Option(help="whether the instruments' noise floor applies")] = True,
     gcm: Annotated[str, typer.Option(help="climate model that is imitated: um, exocam, exoplasim")] = "um",
     piece: Annotated[list[str] | None, typer.Option(help="worlds, spectra, climate [all]; a later call adds")] = None,
-    organisms: Annotated[Path | None, typer.Option(help="organisms.npz of another data set [the default 25]")] = None,
+    organisms: Annotated[Path | None, typer.Option(help="organisms.npz of another data set [the default 24]")] = None,
 ) -> None:
     """Simulate worlds from star to photons: climate, spectrum, candidate metabolism, texts."""
     from astrobio.dataset.build import describe, simulate_to
