@@ -7,7 +7,7 @@ DEMO   := demo-run
 # One BLAS thread per process: the work is spread over processes, and more threads than cores slow each other down.
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-all checks clean
+.PHONY: setup demo test test-all test-services checks clean
 setup: $(STAMP)
 
 # Torch goes first: with it in place no other package pulls another build of it.
@@ -25,7 +25,12 @@ test: setup
 	$(THREADS) $(BIN)/python -m pytest -n 2
 
 test-all: setup
-	$(THREADS) $(BIN)/python -m pytest -n 2 -m 'not gpu and not remote'
+	$(THREADS) $(BIN)/python -m pytest -n 2 -m 'not gpu and not remote and not services'
+
+# Starts real database servers on this machine (DaCHS with PostgreSQL, pgstac, nginx); needs root and Debian's packages.
+test-services: setup
+	tests/services/up.sh
+	$(THREADS) $(BIN)/python -m pytest -m services tests/services; status=$$?; tests/services/down.sh; exit $$status
 
 checks: setup
 	$(BIN)/ruff check .

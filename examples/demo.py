@@ -1,7 +1,7 @@
 """The whole path once: simulate worlds, train the joint system, compare it with isolated models, assess one world.
 
-Every step is an `astrobio` command that you can run by hand; each is printed before it runs. Finished steps are kept, so
-an interrupted demo resumes where it stopped.
+Every step is an `astrobio` command that you can run by hand; each is printed before it runs. Finished steps are kept,
+so an interrupted demo resumes where it stopped.
 """
 
 from __future__ import annotations
