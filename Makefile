@@ -10,12 +10,13 @@ THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 .PHONY: setup demo test test-all test-services checks clean
 setup: $(STAMP)
 
-# Torch goes first: with it in place no other package pulls another build of it.
+# Torch goes first, by pip, which finds a CPU build where one is configured; uv then adds the rest in seconds.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[simulate,sources,quality,web,dev]'
+	$(BIN)/python -m pip install --quiet "torch==$$(sed -n 's/^torch==//p' constraints.txt)" uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+		--editable '.[simulate,sources,quality,web,dev]'
 	touch $(STAMP)
 
 demo: setup
