@@ -8,7 +8,6 @@ Dimension letters: B batch, H query heads, G key-value heads, S positions, W hea
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from typing import Literal, get_args
 
@@ -23,11 +22,12 @@ from astrobio.errors import InputError
 AttentionKernel = Literal["auto", "flash4", "flash3", "cudnn", "flash", "efficient", "math"]
 
 # (fragment of the device's name) → (shortest sequence, kernels from fastest), longest first. Causal, 40 query and 8
-# key-value heads of 128, bfloat16, forward and backward. TFLOP/s on one H100 at 2048 / 4096 / 8192 positions:
-# flash4 313 / 454 / 546, cudnn 334 / 429 / 507, flash 221 / 253 / 278.
+# key-value heads of 128, bfloat16, forward and backward, TFLOP/s on one H100 at 16×512 / 4×2048 / 2×4096 / 1×8192:
+# cudnn 124 / 361 / 465 / 530, flash 104 / 207 / 251 / 282 (benchmarks/results/attention.json); flash4 was not installed
+# there, an earlier measurement gave it – / 313 / 454 / 546. The H200 has the same processor.
 MEASURED: dict[str, tuple[tuple[int, tuple[str, ...]], ...]] = {
-    "H100": ((4096, ("flash4", "cudnn", "flash")), (0, ("cudnn", "flash4", "flash"))),
-    "H200": ((4096, ("flash4", "cudnn", "flash")), (0, ("cudnn", "flash4", "flash"))),
+    "H100": ((8192, ("flash4", "cudnn", "flash")), (0, ("cudnn", "flash4", "flash"))),
+    "H200": ((8192, ("flash4", "cudnn", "flash")), (0, ("cudnn", "flash4", "flash"))),
 }
 UNMEASURED = ("flash", "efficient", "cudnn")
 KERNELS = {
@@ -35,6 +35,7 @@ KERNELS = {
     "flash4": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION, "math": SDPBackend.MATH,
 }  # fmt: skip
 PLUGINS = {"flash4": ("flash_attn.cute", "FA4"), "flash3": ("flash_attn_3", "FA3")}  # name → (module, PyTorch's name)
+_ACTIVE: set[str] = set()  # packages that stand behind PyTorch's flash kernel in this process
 
 
 def causal_attention(
@@ -78,9 +79,10 @@ def _device_name() -> str:
 
 
 @torch.compiler.assume_constant_result
-@functools.cache
 def _activate(name: str) -> bool:
     """Put a FlashAttention package behind PyTorch's flash kernel; False where it is not installed."""
+    if name in _ACTIVE:
+        return True
     module, implementation = PLUGINS[name]
     try:
         if importlib.util.find_spec(module) is None:
@@ -90,4 +92,5 @@ def _activate(name: str) -> bool:
     from torch.nn.attention import activate_flash_attention_impl
 
     activate_flash_attention_impl(implementation)
+    _ACTIVE.add(name)
     return True

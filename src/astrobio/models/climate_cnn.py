@@ -65,8 +65,10 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C P Y X"]) -> Float[Tensor, "B C P Y X"]:
         padded = pad_sphere(functional.pad(x, (0, 0, 0, 0, 1, 1)), 1, 1)
-        y = self.depthwise(padded.contiguous(memory_format=torch.channels_last_3d))
-        y = y.permute(0, 2, 3, 4, 1)  # [B, P, Y, X, C], contiguous when channels are last
+        # On a GPU, channels-last sends a depthwise 3-D convolution to cuDNN's grouped kernel, one group a channel.
+        layout = torch.contiguous_format if x.is_cuda else torch.channels_last_3d
+        y = self.depthwise(padded.contiguous(memory_format=layout))
+        y = y.permute(0, 2, 3, 4, 1)  # [B, P, Y, X, C]
         y = self.contract(functional.gelu(self.expand(self.norm(y))))
         return x + y.permute(0, 4, 1, 2, 3)
 

@@ -50,8 +50,8 @@ class Gpu:
     measured: bool
 
 
-# Measured: copy rate and product of 8192³ random matrices. The others: memory and rates of the vendors' data sheets,
-# times the share of its data sheet that the H100 reached (0.80 of 989 TFLOP/s, 0.9 of 3.35 TB/s).
+# H100 and H200: copy rate and product of 8192³ random matrices as measured; the link is a lead. The others: data
+# sheets, times the share of its own that the H100 reached (0.80 of 989 TFLOP/s, 0.9 of 3.35 TB/s).
 GPUS = {
     "h100-80": Gpu(85.0e9, 790e12, 2.96e12, 50e9, True),
     "h200": Gpu(150.1e9, 790e12, 4.3e12, 50e9, True),
@@ -63,8 +63,10 @@ GPUS = {
 }
 CONTEXT = 0.7e9  # bytes that the driver and libraries take before the first tensor
 SLACK = 0.96  # of the memory that fragmentation leaves usable
-EFFICIENCY = 0.66  # of `matmul` that a whole step's products reach (BF16), everything between them included
-FLOAT8_GAIN = 1.5  # of the products' rate
+EFFICIENCY = 0.79  # of `matmul` that the decoder's step reaches, everything between its products included (H200, BF16)
+ENCODER_SECONDS = 1.85 / 16  # a world and micro-batch at full size, beyond the decoder's products (joint step, H200)
+ENCODERS = 3.703e9  # weights of the two encoders with which that was measured
+FLOAT8_GAIN = 1.33  # of the products' rate (8,553 against 6,321 tokens/s of an earlier prototype; not measured here)
 OPTIMIZER_SHARE = 0.62  # of `copy` that the 8-bit update with its norms reaches
 
 
@@ -255,7 +257,9 @@ def step_seconds(
     """Forecast of one optimizer step."""
     execution = found.execution
     rate = card.matmul * EFFICIENCY * (FLOAT8_GAIN if execution.float8 else 1.0)
-    compute = accumulation * micro_batch_flops(system, shape, found.recomputed) / rate
+    others = sum(system.count_parameters()[name] for name in ("graph_vae", "climate_cnn")) / ENCODERS
+    encoders = ENCODER_SECONDS * shape.worlds * others * GPUS["h200"].matmul / card.matmul
+    compute = accumulation * (micro_batch_flops(system, shape, found.recomputed) / rate + encoders)
     total = sum(p.numel() for p in system.parameters())
     size = 2 if execution.weights == "bf16" else 4
     moments = _moment_bytes(system, execution)
