@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One host, all its GPUs; a killed rank is restarted with the others and resumes from the newest checkpoint.
+# One host, all its GPUs; when a rank dies, torchrun restarts all of them.
 #
 #   deploy/torchrun.sh DATASET RUN [--set key=value …]
 #

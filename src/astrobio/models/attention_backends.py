@@ -55,7 +55,7 @@ def causal_attention(
         return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
 
 
-def kernel_order(kernel: AttentionKernel, device_name: str, sequence: int) -> tuple[str, ...]:
+def kernel_order(kernel: str, device_name: str, sequence: int) -> tuple[str, ...]:
     """Kernels to try, the first that works counts; "math" is always the last resort where none was named.
 
     Raises:
