@@ -38,7 +38,11 @@ def _train(streamed: bool, steps: int = 4) -> tuple[list[float], list[float], li
     torch.manual_seed(0)
     model = _Stack()
     optimizer = AdamW8bit(model.parameters(), lr=1e-2, weight_decay=0.1)
-    streamer = stream_blocks(dict(model.blocks.named_children()), optimizer, torch.device("cpu"), limit=0.5) if streamed else None
+    streamer = (
+        stream_blocks(dict(model.blocks.named_children()), optimizer, torch.device("cpu"), limit=0.5)
+        if streamed
+        else None
+    )
     policy = StepInBackward(optimizer, 0.5, streamer)
     losses, norms = [], []
     torch.manual_seed(1)
