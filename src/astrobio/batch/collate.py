@@ -30,7 +30,7 @@ from astrobio.batch.sample import (
 from astrobio.batch.statistics import DEPTH_SCALE, Statistics
 from astrobio.errors import InputError
 
-DEFAULT_CUBE = (1, 10, 32, 64)  # T, P, Y, X of the stand-in cube where no world of a batch has a climate
+DEFAULT_CUBE = (1, 5, 16, 16)  # T, P, Y, X of the stand-in where no world of a batch has a climate: the least that runs
 DEFAULT_ENCODINGS = 16  # structural encodings of the stand-in graph where no world of a batch has a metabolism
 
 

@@ -14,10 +14,10 @@ from astrobio.system.config import SystemConfig
 
 
 def _mini() -> SystemConfig:
-    """A 2-core CPU, minutes: decoder 2M, VAE 0.5M, CNN 1M."""
+    """A 2-core CPU, minutes: decoder 1.5M, VAE 0.5M, CNN 1M."""
     return SystemConfig(
         decoder=DecoderConfig(
-            width=192, layers=4, heads=3, kv_heads=1, inner_width=384, vocabulary=4096,
+            width=192, layers=4, heads=3, kv_heads=1, inner_width=384, vocabulary=1024,
             bridge_every=2, bridge_width=96, bridge_heads=3, context_width=96,
         ),
         metabolic_vae=MetabolicVAEConfig(
