@@ -255,7 +255,7 @@ def test_absence_answers_do_not_depend_on_the_neighbours(
 # 6. Sizes
 
 SIZES = {
-    "mini": {"decoder": (2e6, 3.2e6), "graph_vae": (0.4e6, 0.6e6), "climate_cnn": (0.9e6, 1.3e6)},
+    "mini": {"decoder": (1.3e6, 3.2e6), "graph_vae": (0.4e6, 0.6e6), "climate_cnn": (0.9e6, 1.3e6)},
     "small": {"decoder": (134e6, 135e6), "graph_vae": (14e6, 16e6), "climate_cnn": (29e6, 31e6)},
     "medium": {"decoder": (1.08e9, 1.12e9), "graph_vae": (95e6, 105e6), "climate_cnn": (190e6, 210e6)},
     "full_16_8b": {
