@@ -36,7 +36,7 @@ def use_float8(module: nn.Module, recipe: Float8Recipe = "tensorwise") -> int:
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < CAPABILITY:
         found = torch.cuda.get_device_capability()
         raise InputError(f"float8: needs compute capability {CAPABILITY} or higher, found {found}; set float8=false")
-    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training  # pyright: ignore[reportMissingImports]
 
     chosen = {name for name, layer in module.named_modules() if eligible(layer, name)}
     config = Float8LinearConfig.from_recipe_name(recipe)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 BLOCK = 8192  # logits per step of a row: 16 KB of bfloat16
