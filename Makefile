@@ -28,10 +28,11 @@ test: setup
 test-all: setup
 	$(THREADS) $(BIN)/python -m pytest -n 2 -m 'not gpu and not remote and not services'
 
-# Starts real database servers on this machine (DaCHS with PostgreSQL, pgstac, nginx); needs root and Debian's packages.
+# Sets up real database servers on this machine (DaCHS on PostgreSQL, pgstac, nginx), asks them, and stops them again.
+# Needs root on Debian 12, its package archive and about 3 GB; ports 5432, 8080, 8091 and 8092 of 127.0.0.1 must be free.
 test-services: setup
-	tests/services/up.sh
-	$(THREADS) $(BIN)/python -m pytest -m services tests/services; status=$$?; tests/services/down.sh; exit $$status
+	tests/services/up.sh && $(THREADS) $(BIN)/python -m pytest -m services tests/services; \
+		status=$$?; tests/services/down.sh; exit $$status
 
 checks: setup
 	$(BIN)/ruff check .

@@ -10,28 +10,64 @@ work=${ASTROBIO_SERVICES:-/tmp/astrobio-services}
 export DEBIAN_FRONTEND=noninteractive
 mkdir -p "$work"
 
-need() { dpkg -s "$@" >/dev/null 2>&1 || apt-get install -y -o DPkg::Lock::Timeout=180 --no-install-recommends "$@" >"$work/apt.log" 2>&1 || { tail -5 "$work/apt.log"; exit 1; }; }
+[ "$(id -u)" = 0 ] || { echo "up.sh installs Debian packages and starts servers: run it as root"; exit 2; }
+grep -q '^ID=debian' /etc/os-release && grep -q '^VERSION_ID="12"' /etc/os-release ||
+  echo "up.sh is written for Debian 12, with PostgreSQL 15; it may fail here"
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}\n' "$@" 2>/dev/null | grep -cx installed)" = $# ]; }
+
+need() {
+  installed "$@" && return
+  echo "installing $*"
+  [ -e "$work/apt.updated" ] || apt-get update -q >"$work/apt.log" 2>&1 || true
+  touch "$work/apt.updated"
+  apt-get install -y -o DPkg::Lock::Timeout=180 --no-install-recommends "$@" >>"$work/apt.log" 2>&1 ||
+    { tail -5 "$work/apt.log"; exit 1; }
+}
 
 postgres() {
+  installed postgresql-15 || touch "$work/postgres.started"  # the package starts it
   need postgresql-15 postgresql-15-pgsphere postgresql-15-q3c
-  pg_ctlcluster 15 main start 2>/dev/null || true
-  until pg_isready -q; do sleep 1; done
+  if ! pg_isready -q; then
+    pg_ctlcluster 15 main start
+    touch "$work/postgres.started"
+  fi
+  for _ in $(seq 60); do pg_isready -q && return; sleep 1; done
+  echo "PostgreSQL is not up after 60 s"; exit 1
 }
 
 tap() {
   postgres
-  printf '[web]\nbindAddress: 127.0.0.1\nserverPort: 8080\nserverURL: http://127.0.0.1:8080\n[ivoa]\nauthority: x-astrobio-test\n[async]\ndefaultMAXREC: 20000\n' >/etc/gavo.rc
+  [ ! -e /etc/gavo.rc ] || grep -q x-astrobio-test /etc/gavo.rc ||
+    { echo "/etc/gavo.rc is that of a DaCHS of this machine's own; up.sh would overwrite it"; exit 1; }
+  cat >/etc/gavo.rc <<'END'
+[web]
+bindAddress: 127.0.0.1
+serverPort: 8080
+serverURL: http://127.0.0.1:8080
+[ivoa]
+authority: x-astrobio-test
+[async]
+defaultMAXREC: 20000
+END
   need gavodachs2-server stilts
   for name in exo exoplanet; do
     install -d -o dachsroot -g gavo "/var/gavo/inputs/$name"
     install -o dachsroot -g gavo -m 644 "$here/$name"/* "/var/gavo/inputs/$name/"
   done
-  su dachsroot -c "dachs imp exo/q && dachs imp exoplanet/q && dachs imp //tap && dachs imp //obscore && dachs serve restart"
+  touch "$work/dachs.started"
+  for table in exo/q exoplanet/q //tap //obscore; do logged "dachs imp $table"; done
+  logged "dachs serve restart"
   wait_for http://127.0.0.1:8080/tap/availability
 }
 
+logged() { su dachsroot -c "$1" >>"$work/dachs.log" 2>&1 || { echo "failed: $1"; tail -5 "$work/dachs.log"; exit 1; }; }
+
 nginx_up() {
-  need nginx-light
+  if ! installed nginx-light; then
+    need nginx-light
+    service nginx stop >/dev/null 2>&1 || true  # the package may start a server of its own on port 80
+  fi
   root="$work/nginx"; mkdir -p "$root"
   printf 'reader:%s\n' "$(openssl passwd -apr1 services-password)" >"$root/users"
   printf '[{"pl_name": "TRAPPIST-1 e"}]\n' >"$root/planets.json"
@@ -65,8 +101,7 @@ wait_for() {
   echo "not up after 60 s: $1"; exit 1
 }
 
-for name in "${@:-tap nginx stac}"; do
-  for one in $name; do
-    case $one in tap) tap ;; nginx) nginx_up ;; stac) stac ;; *) echo "unknown: $one"; exit 2 ;; esac
-  done
+[ $# -gt 0 ] || set -- tap nginx stac
+for one in "$@"; do
+  case $one in tap) tap ;; nginx) nginx_up ;; stac) stac ;; *) echo "unknown: $one"; exit 2 ;; esac
 done
