@@ -211,6 +211,9 @@ class MemoryWorlds:
     def __getitem__(self, index: int) -> Sample:
         return self.samples[index]
 
+    def metabolism(self, index: int) -> MetabolicGraph | None:
+        return self.samples[index].metabolism
+
 
 @pytest.fixture
 def worlds(monkeypatch: pytest.MonkeyPatch) -> dict[str, MemoryWorlds]:

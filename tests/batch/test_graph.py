@@ -18,6 +18,7 @@ from astrobio.batch.graph import (
     NODE_FEATURES,
     dummy_data,
     maximum_gibbs_energy,
+    merge_graphs,
     minimum_gibbs_energy,
     to_data,
 )
@@ -93,9 +94,15 @@ def test_unknown_formulae_become_zeros_with_a_flag(sample_factory: Callable[...,
 
 
 def test_dummies_and_graphs_batch_together(sample_factory: Callable[..., Sample]) -> None:
-    batch = Batch.from_data_list([dummy_data(16), to_data(metabolism(sample_factory))])
-    assert batch.num_graphs == 2
-    assert not batch.flux_known[batch.batch == 0].any()
+    """One operation a field gives what PyG's own collation gives."""
+    graphs = [dummy_data(16), to_data(metabolism(sample_factory)), dummy_data(16)]
+    merged, expected = merge_graphs(graphs), Batch.from_data_list(graphs)
+    assert merged.num_graphs == 3 and merged.num_nodes == expected.num_nodes
+    assert not merged.flux_known[merged.batch == 0].any()
+    assert set(merged.keys()) == set(expected.keys())
+    for name in expected.keys():  # noqa: SIM118  # a PyG batch is not a dict
+        if isinstance(expected[name], torch.Tensor):
+            assert torch.equal(merged[name], expected[name]) and merged[name].dtype == expected[name].dtype, name
 
 
 def test_malformed_graphs_are_refused(sample_factory: Callable[..., Sample]) -> None:

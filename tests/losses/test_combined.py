@@ -16,7 +16,10 @@ from astrobio.system import UnifiedMultiModalSystem, preset
 def test_default_weights() -> None:
     weights = LossWeights()
     assert (weights.classification, weights.language, weights.graph_vae) == (1.0, 0.3, 0.2)
-    others = {f.name for f in fields(LossWeights)} - {"classification", "language", "graph_vae", "graph_kl"}
+    assert (weights.unimodal, weights.graph_kl) == (0.3, 0.05)
+    others = {f.name for f in fields(LossWeights)} - {
+        "classification", "unimodal", "language", "graph_vae", "graph_kl",
+    }  # fmt: skip
     assert {getattr(weights, name) for name in others} == {0.1}
     assert set(weights.of_parts()) == set(PARTS)
 
@@ -24,6 +27,7 @@ def test_default_weights() -> None:
 def test_counts_are_of_what_is_there(batch: MultiModalBatch) -> None:
     counts = {name: int(value) for name, value in count_targets(batch).items()}
     assert counts["classification"] == 8
+    assert counts["unimodal"] == int(batch.present.sum())
     assert counts["language"] == int((batch.lm_labels != IGNORED).sum())
     assert counts["graph_kl"] == 7  # one world of eight has no metabolism
     assert counts["diagnostics"] == 3 * 7  # and one no climate

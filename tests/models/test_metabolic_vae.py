@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch_geometric.data import Batch
+from torch_geometric.data import Data
 
-from astrobio.batch import MultiModalBatch
-from astrobio.batch.graph import dummy_data
+from astrobio.batch import Sample
+from astrobio.batch.graph import dummy_data, merge_graphs, to_data
 from astrobio.models.bipartite import Incidence, gather_messages, pad_graphs
 from astrobio.models.initialise import init_weights
 from astrobio.models.metabolic_vae import MetabolicVAE, MetabolicVAEConfig, draw_compounds
@@ -28,8 +29,14 @@ def network() -> MetabolicVAE:
 
 
 @pytest.fixture
-def graph(batch: MultiModalBatch) -> Any:
-    return Batch.from_data_list(batch.graph.to_data_list()[:3])
+def graphs(sample_factory: Callable[..., Sample]) -> list[Data]:
+    found = (sample_factory(index).metabolism for index in range(3))
+    return [to_data(graph) for graph in found if graph is not None]
+
+
+@pytest.fixture
+def graph(graphs: list[Data]) -> Any:
+    return merge_graphs(graphs)
 
 
 def test_messages_equal_a_dense_product(graph: Any) -> None:
@@ -56,9 +63,9 @@ def test_padding_graphs_keeps_their_nodes(graph: Any) -> None:
     assert visible.sum(1).tolist() == graph.ptr.diff().tolist()
 
 
-def test_graphs_of_a_batch_do_not_touch_each_other(network: MetabolicVAE, graph: Any) -> None:
+def test_graphs_of_a_batch_do_not_touch_each_other(network: MetabolicVAE, graphs: list[Data], graph: Any) -> None:
     network.eval()
-    alone = [network(Batch.from_data_list([data])) for data in graph.to_data_list()]
+    alone = [network(merge_graphs([data])) for data in graphs]
     together = network(graph)
     torch.testing.assert_close(together.mu, torch.cat([one.mu for one in alone]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(together.fluxes, torch.cat([one.fluxes for one in alone]), rtol=1e-4, atol=1e-5)
@@ -105,6 +112,6 @@ def test_only_reactions_carry_flux_and_evaluation_is_deterministic(network: Meta
 
 
 def test_the_stand_in_graph_passes(network: MetabolicVAE) -> None:
-    out = network(Batch.from_data_list([dummy_data(16)] * 2))
+    out = network(merge_graphs([dummy_data(16)] * 2))
     assert torch.isfinite(out.edge_logits).all()
     assert out.tokens.shape == (2, 4, 16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,20 @@ def test_loader_processes_give_the_same_rows(store: Store):
     assert torch.equal(torch.get_rng_state(), state), "loading leaves the random state alone"
     for one, other in zip(found, Feed(store, 3, seed=1).stream(), strict=False):
         assert_equal(one, other)
+
+
+def test_filling_by_loader_processes_gives_the_same_rows(collator: Collator, worlds: dict[str, Any]):
+    filled = Store(worlds["train"], collator, CPU, "memory", workers=2).fill()
+    plain = Store(worlds["train"], collator, CPU, "memory")
+    assert_equal(*(next(sweep(store, 12, batch_size=12)) for store in (filled, plain)))
+    assert filled[0].graph is filled[0].graph and filled[0].present == plain[0].present
+
+
+def test_half_precision_cubes_come_back_whole(store: Store):
+    row = store[0].halved()
+    assert row.batch.climate.dtype == torch.bfloat16
+    merged = store.merge([row], [[row] * 4])
+    assert torch.equal(merged.climate, store[0].batch.climate.bfloat16().float())
 
 
 def test_empty_split_is_refused(collator: Collator):

@@ -16,7 +16,7 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from astrobio.batch.batch import IGNORED, MultiModalBatch
-from astrobio.batch.graph import dummy_data, to_data
+from astrobio.batch.graph import dummy_data, merge_graphs, to_data
 from astrobio.batch.sample import (
     CLIMATE_VARIABLES,
     SPECTRUM_KINDS,
@@ -195,4 +195,4 @@ def _graphs(graphs: Sequence[MetabolicGraph | None]) -> Batch:
     if len(widths) > 1:
         raise InputError(f"Sample.metabolism: expected one width of encodings per batch, found {sorted(widths)}")
     width = widths.pop() if widths else DEFAULT_ENCODINGS
-    return Batch.from_data_list([dummy_data(width) if g is None else _convert(g) for g in graphs])
+    return merge_graphs([dummy_data(width) if g is None else _convert(g) for g in graphs])

@@ -5,9 +5,11 @@ Dimension letters: N = C + R nodes, M stoichiometric entries, E elements, F node
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from astrobio.batch.sample import ELEMENTS, GASES, MetabolicGraph
 from astrobio.units import GAS_CONSTANT
@@ -112,6 +114,26 @@ def to_data(graph: MetabolicGraph) -> Data:
         exchange_known=torch.tensor([[gas in exchange for gas in GASES]]),
         num_nodes=c + r,
     )
+
+
+def merge_graphs(graphs: Sequence[Data]) -> Batch:
+    """Graphs of `to_data` → one batch, as `Batch.from_data_list` makes it, but in one operation a field.
+
+    On a GPU that is some twenty kernels instead of several for every graph; the batch can't be taken apart again.
+    """
+    device = graphs[0].x.device
+    sizes = torch.tensor([int(graph.num_nodes or 0) for graph in graphs])
+    entries = torch.tensor([graph.stoichiometry.numel() for graph in graphs])
+    bounds = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+    shift, owner = bounds[:-1].repeat_interleave(entries), torch.arange(len(graphs)).repeat_interleave(sizes)
+    fields = [name for name in graphs[0].keys() if name not in ("num_nodes", "edge_index")]  # noqa: SIM118  # not a dict
+    merged = Batch(
+        **{name: torch.cat([graph[name] for graph in graphs]) for name in fields},
+        edge_index=torch.cat([graph.edge_index for graph in graphs], dim=1) + shift.to(device),
+        batch=owner.to(device), ptr=bounds.to(device), num_nodes=int(bounds[-1]),
+    )  # fmt: skip
+    merged._num_graphs = len(graphs)
+    return merged
 
 
 def dummy_data(encodings: int) -> Data:

@@ -79,9 +79,12 @@ class WorldDataset:
         if "climate" in self.manifest["modalities"]:
             climate = read_climate(_open(self.root, "climate", shard), row)
         known = {key: value for key, value in record.items() if key not in ("split", "metabolism")}
-        name = record["metabolism"]
-        metabolism = None if name is None else self._graphs[name]
-        return Sample(**known, spectrum=spectrum, climate=climate, metabolism=metabolism)
+        return Sample(**known, spectrum=spectrum, climate=climate, metabolism=self.metabolism(index))
+
+    def metabolism(self, index: int) -> MetabolicGraph | None:
+        """A world's metabolism, the same object for all worlds that share it, without reading anything else."""
+        name = self._rows[index][2]["metabolism"]
+        return None if name is None else self._graphs[name]
 
     def record(self, index: int) -> dict[str, Any]:
         """Texts, state, physics and provenance of a world, without reading spectrum or climate."""

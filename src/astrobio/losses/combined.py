@@ -26,9 +26,11 @@ class LossWeights:
     """Weight of each term; one of weight 0 is not computed at all.
 
     `graph_vae` weighs links + fluxes + exchange + `graph_kl` · KL; `graph_kl` small keeps the latent informative.
+    `unimodal` asks each modality for the state by itself.
     """
 
     classification: float = 1.0
+    unimodal: float = 0.3
     language: float = 0.3
     graph_vae: float = 0.2
     graph_kl: float = 0.05
@@ -44,6 +46,7 @@ class LossWeights:
         """Part → its weight in the total."""
         return {
             "classification": self.classification,
+            "unimodal": self.unimodal,
             "language": self.language,
             "graph_links": self.graph_vae,
             "graph_fluxes": self.graph_vae,
@@ -76,7 +79,8 @@ def compute_multimodal_loss(
     """Total and named parts of the loss of one (micro-)batch.
 
     Args:
-        weights: of the terms; the defaults are 1.0 classification, 0.3 language, 0.2 graph, 0.1 each of the others.
+        weights: of the terms; the defaults are 1.0 classification, 0.3 unimodal and language, 0.2 graph, 0.1 each of
+            the others.
         counts: number of valid targets by part over everything that one optimizer step sees (the sum of
             `count_targets` over micro-batches and ranks). Without it, this batch's own. The sum of the losses of all
             micro-batches then equals the loss of the whole, however targets are spread over them.
@@ -100,6 +104,7 @@ def count_targets(batch: MultiModalBatch) -> dict[str, Tensor]:
     climate, metabolism = batch.present[:, CLIMATE], batch.present[:, METABOLISM]
     counts = {
         "classification": (batch.labels != IGNORED).sum(),
+        "unimodal": ((batch.labels != IGNORED)[:, None] & batch.present).sum(),
         "language": (batch.lm_labels[:, 1:] != IGNORED).sum(),
         "graph_links": 2 * alive[graph.edge_index[0]].sum(),
         "graph_fluxes": (graph.flux_known & alive).sum(),
@@ -139,6 +144,11 @@ def _balanced_compounds(batch: MultiModalBatch) -> Bool[Tensor, "N"]:
 
 def _classification(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
     return terms.classification(outputs.state_logits, batch.labels)
+
+
+def _unimodal(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
+    labels = torch.where(batch.present, batch.labels[:, None], IGNORED)  # [B, 4]
+    return terms.classification(outputs.unimodal_logits.flatten(0, 1), labels.flatten())
 
 
 def _language(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
@@ -199,6 +209,7 @@ def _alignment(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
 
 PARTS: dict[str, Callable[[SystemOutputs, MultiModalBatch], Tensor]] = {
     "classification": _classification,
+    "unimodal": _unimodal,
     "language": _language,
     "graph_links": _graph_links,
     "graph_fluxes": _graph_fluxes,

@@ -31,9 +31,11 @@ class FusionConfig:
 
 @dataclass
 class FusionOutputs:
-    """State logits [B, 6], physics [B, K] (normalised), weights [B, 4], unit embeddings {modality: [B, A]}."""
+    """State logits [B, 6], those of each modality alone [B, 4, 6] (0 where absent), physics [B, K] (normalised),
+    weights [B, 4], unit embeddings {modality: [B, A]}."""
 
     state_logits: Float[Tensor, "B 6"]
+    unimodal_logits: Float[Tensor, "B 4 6"]
     physics: Float[Tensor, "B K"]
     weights: Float[Tensor, "B 4"]
     embeddings: dict[str, Float[Tensor, "B A"]]
@@ -55,7 +57,12 @@ class FusionLayer(nn.Module):
 
 
 class Fusion(nn.Module):
-    """One pooled token a modality (a learned one where absent) and one of the state, mixed, weighted and read out."""
+    """One pooled token a modality (a learned one where absent) and one of the state, mixed, weighted and read out.
+
+    The state's logits are those of one expert a modality, which sees nothing else, plus what the mixed tokens add: a
+    product of experts (Hinton 2002, doi:10.1162/089976602760128018) and its joint correction. Without the experts the
+    modality that learns fastest starves the others' encoders (Wang et al. 2020, arXiv:1905.12681).
+    """
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
@@ -74,6 +81,12 @@ class Fusion(nn.Module):
         self.score = nn.Linear(config.width, 1, bias=False)  # a bias would cancel in the softmax
         self.state_head = nn.Linear(config.width, len(WORLD_STATES))
         self.physics_head = nn.Linear(config.width, len(PHYSICS_TARGETS))
+        self.experts = nn.ModuleDict(
+            {
+                name: nn.Linear(config.text_width if name == "text" else config.width, len(WORLD_STATES))
+                for name in MODALITIES
+            }
+        )
         self.align = nn.ModuleDict(
             {
                 name: nn.Linear(config.text_width if name == "text" else config.width, config.alignment_width)
@@ -108,8 +121,11 @@ class Fusion(nn.Module):
         weights = adaptive_weights(self.score(modalities)[..., 0], present)
         state = state + (weights[..., None] * modalities).sum(1)
         sources = {name: pooled[:, index] for index, name in enumerate(MODALITIES)} | {"text": text_only}
+        alone = torch.stack([self.experts[name](sources[name]) for name in MODALITIES], dim=1)  # [B, 4, 6]
+        alone = alone * present[..., None]
         return FusionOutputs(
-            state_logits=self.state_head(state),
+            state_logits=self.state_head(state) + alone.sum(1),
+            unimodal_logits=alone,
             physics=self.physics_head(state),
             weights=weights,
             embeddings={name: functional.normalize(self.align[name](sources[name]), dim=-1) for name in MODALITIES},

@@ -20,6 +20,7 @@ class SystemOutputs:
 
     Args:
         state_logits: [B, 6] over `WORLD_STATES`.
+        unimodal_logits: [B, 4, 6] of each modality alone, contained in `state_logits`; 0 where absent.
         token_nll: [B, S − 1] nats per next token, 0 where it has no label.
         hidden: [B, S, D] the decoder's last states.
         embeddings: {modality: [B, A]} unit vectors for alignment.
@@ -30,6 +31,7 @@ class SystemOutputs:
     """
 
     state_logits: Float[Tensor, "B 6"]
+    unimodal_logits: Float[Tensor, "B 4 6"]
     token_nll: Float[Tensor, "B N"]
     hidden: Float[Tensor, "B S D"]
     embeddings: dict[str, Float[Tensor, "B A"]]

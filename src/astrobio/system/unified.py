@@ -85,8 +85,9 @@ class UnifiedMultiModalSystem(nn.Module):
         text_only = _masked_mean(text.text_only, batch.context_mask)
         fused = self.fusion(tokens, shown, self.absent, batch.present, text_only)
         return SystemOutputs(
-            state_logits=fused.state_logits, token_nll=token_nll, hidden=text.hidden, embeddings=fused.embeddings,
-            modality_weights=fused.weights, climate=climate, metabolism=metabolism, physics=fused.physics,
+            state_logits=fused.state_logits, unimodal_logits=fused.unimodal_logits, token_nll=token_nll,
+            hidden=text.hidden, embeddings=fused.embeddings, modality_weights=fused.weights, climate=climate,
+            metabolism=metabolism, physics=fused.physics,
         )  # fmt: skip
 
     @torch.no_grad()

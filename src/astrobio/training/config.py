@@ -39,8 +39,8 @@ class TrainingConfig:
         log_every, checkpoint_every, gradient_norms_every: in steps (0 switches off the last).
         validate_every: in steps; 0 is once an epoch. select: the validation loss that chooses the best weights.
         keep: number of checkpoints kept. max_bad_steps: non-finite steps in a row after which training stops.
-        cache: where prepared worlds are kept: "auto" is the fastest place with room. workers: loader processes
-            where nothing is cached.
+        cache: where prepared worlds are kept: "auto" is the fastest place with room. workers: loader processes,
+            which prepare all worlds at the start, or where nothing is kept, each batch; 0 does it as worlds are met.
     """
 
     steps: int = 600

@@ -6,24 +6,28 @@ X longitudes.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch_geometric.data import Batch, Data
+from torch.utils.data import DataLoader, get_worker_info
+from torch_geometric.data import Data
 
 from astrobio.batch import IGNORED, MODALITIES, Collator, MetabolicGraph, MultiModalBatch, Sample
 from astrobio.batch.collate import DEFAULT_ENCODINGS
-from astrobio.batch.graph import dummy_data, to_data
+from astrobio.batch.graph import dummy_data, merge_graphs, to_data
 from astrobio.errors import InputError
 
+FILL_CHUNK = 16  # worlds that a loader process hands over at a time
 ROOM = 0.4  # share of the free memory of a place that prepared worlds may take
 SPECTRUM = ("spectrum", "spectrum_mask", "spectrum_width")
 SPECTRUM_SCALARS = ("spectrum_mean", "spectrum_kind")
@@ -38,6 +42,8 @@ class Worlds(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+    def metabolism(self, index: int, /) -> MetabolicGraph | None: ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,10 @@ class Row:
             self, batch=self.batch.to(device), context=self.context.to(device), target=self.target.to(device)
         )
 
+    def halved(self) -> Row:
+        """The same world with its cube in bf16."""
+        return replace(self, batch=replace(self.batch, climate=self.batch.climate.bfloat16()))
+
     def nbytes(self) -> int:
         """Bytes of the tensors without the graph, which worlds of one organism share."""
         return sum(value.nbytes for value in vars(self.batch).values() if isinstance(value, Tensor))
@@ -67,27 +77,34 @@ class Store:
 
     Args:
         worlds: the data set. collator: normalises and tokenises.
-        device: where batches are wanted. cache: see `TrainingConfig.cache`. workers: loader processes without cache.
+        device: where batches are wanted. cache, workers: see `TrainingConfig`.
+        half: keep cubes on the device in bf16, to which mixed precision rounds them anyway.
 
     Raises:
         InputError: an empty data set.
     """
 
     def __init__(
-        self, worlds: Worlds, collator: Collator, device: torch.device, cache: str = "auto", workers: int = 0
+        self,
+        worlds: Worlds,
+        collator: Collator,
+        device: torch.device,
+        cache: str = "auto",
+        workers: int = 0,
+        half: bool = False,
     ) -> None:
         if len(worlds) == 0:
             raise InputError(
                 "data: expected at least one world in the split, found none; run `astrobio simulate` first"
             )
-        self.worlds, self.collator, self.device, self.workers = worlds, collator, device, workers
+        self.worlds, self.collator, self.device, self.workers, self.half = worlds, collator, device, workers, half
         self.cache = "none"
         self._graphs: WeakKeyDictionary[MetabolicGraph, Data] = WeakKeyDictionary()
         self._rows: dict[int, Row] = {}
         if cache == "auto":
             cache = _choose_cache(self._prepare(worlds[0]).nbytes() * len(worlds), device)
         self.cache = cache
-        self.absent = self._prepare(Sample(world_id="absent"))
+        self.absent = self._keep(self._prepare(Sample(world_id="absent")))
 
     def __len__(self) -> int:
         return len(self.worlds)
@@ -96,7 +113,7 @@ class Store:
         """World `index`, prepared now or before."""
         if index in self._rows:
             return self._rows[index]
-        row = self._prepare(self.worlds[index])
+        row = self._keep(self._prepare(self.worlds[index]))
         if self.cache != "none":
             self._rows[index] = row
         return row
@@ -107,13 +124,21 @@ class Store:
             for indices in batches:
                 yield [self[index] for index in indices]
             return
-        yield from DataLoader(
-            self,  # pyright: ignore[reportArgumentType]  # map-style by its methods
-            batch_sampler=[list(indices) for indices in batches],
-            num_workers=self.workers,
-            collate_fn=list,
-            generator=torch.Generator().manual_seed(0),  # leaves the global generator, which resuming restores, alone
-        )
+        yield from _load(self, batches, self.workers)
+
+    def fill(self, label: str = "preparing worlds") -> Store:
+        """Prepare all worlds now by the loader processes, where they are kept and there are such; returns itself."""
+        missing = [index for index in range(len(self)) if index not in self._rows]
+        if self.cache == "none" or self.workers == 0 or not missing:
+            return self
+        chunks = [missing[start : start + FILL_CHUNK] for start in range(0, len(missing), FILL_CHUNK)]
+        with Progress(*Progress.get_default_columns(), console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(label, total=len(missing))
+            for indices, rows in zip(chunks, _load(_Ungraphed(self), chunks, self.workers), strict=True):
+                for index, row in zip(indices, copy.deepcopy(rows), strict=True):  # out of the shared memory
+                    self._rows[index] = self._keep(replace(row, graph=self._graph(self.worlds.metabolism(index))))
+                bar.advance(task, len(indices))
+        return self
 
     def merge(
         self, rows: Sequence[Row], sources: Sequence[Sequence[Row]], *, assessments: bool = True
@@ -132,7 +157,7 @@ class Store:
             **{name: _pad([getattr(row.batch, name)[0] for row in spectra]) for name in SPECTRUM},
             **{name: torch.cat([getattr(row.batch, name) for row in spectra]) for name in SPECTRUM_SCALARS},
             **_merge_climates(climates),
-            graph=Batch.from_data_list([row.graph for row in graphs]),
+            graph=merge_graphs([row.graph for row in graphs]),
             present=torch.tensor([[row.present[m] for m, row in enumerate(four)] for four in sources]),
             **{name: torch.cat([getattr(row.batch, name) for row in rows]) for name in TRUTHS},
             world_ids=tuple(row.batch.world_ids[0] for row in rows),
@@ -142,17 +167,51 @@ class Store:
     def _prepare(self, sample: Sample) -> Row:
         batch = self.collator([replace(sample, metabolism=None)])
         ids, context = batch.input_ids[0], batch.context_mask[0]
-        row = Row(batch, self._graph(sample.metabolism), ids[context], ids[~context], sample.present, host_of(sample))
-        return row.to(self.device) if self.cache == "device" else row
+        return Row(batch, self._graph(sample.metabolism), ids[context], ids[~context], sample.present, host_of(sample))
+
+    def _keep(self, row: Row) -> Row:
+        """The row where and how it is kept."""
+        if self.cache != "device":
+            return row
+        moved = row.to(self.device)
+        return moved.halved() if self.half else moved
 
     def _graph(self, graph: MetabolicGraph | None) -> Data:
         """The graph as tensors, made once for all worlds that share it."""
         data = dummy_data(DEFAULT_ENCODINGS) if graph is None else self._graphs.get(graph) or to_data(graph)
-        if self.cache == "device":
+        if self.cache == "device" and get_worker_info() is None:
             data = data.to(str(self.device))
         if graph is not None:
             self._graphs[graph] = data
         return data
+
+
+class _Ungraphed:
+    """A store's worlds prepared in a loader process, without the graphs, which many worlds share."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: int) -> Row:
+        sample = replace(self.store.worlds[index], metabolism=None)
+        present = (*sample.present[:3], self.store.worlds.metabolism(index) is not None)
+        return replace(self.store._prepare(sample), graph=Data(), present=present)
+
+
+def _load(rows: Any, batches: Sequence[Sequence[int]], workers: int) -> Iterator[list[Row]]:
+    """Rows of each batch by loader processes; `rows` is map-style."""
+    # One open file a tensor would soon exceed a process's limit; this strategy closes them.
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    yield from DataLoader(
+        rows,
+        batch_sampler=[list(indices) for indices in batches],
+        num_workers=workers,
+        collate_fn=list,
+        generator=torch.Generator().manual_seed(0),  # leaves the global generator, which resuming restores, alone
+    )
 
 
 @dataclass(frozen=True)
@@ -279,7 +338,7 @@ def _merge_climates(rows: Sequence[Row]) -> dict[str, Tensor]:
     grids = [row if row.present[2] else like for row in rows]
     cubes = [row.batch.climate if row.present[2] else torch.zeros_like(like.batch.climate) for row in rows]
     return {
-        "climate": torch.cat(cubes),
+        "climate": torch.cat(cubes).float(),
         **{name: torch.cat([getattr(row.batch, name) for row in grids]) for name in CLIMATE_COORDINATES},
         **{name: torch.cat([getattr(row.batch, name) for row in rows]) for name in CLIMATE_SCALARS},
     }

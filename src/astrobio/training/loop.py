@@ -34,7 +34,7 @@ from astrobio.training.monitor import Monitor
 from astrobio.training.optim import learning_rate, set_learning_rate
 from astrobio.training.parallel import prepare
 from astrobio.training.ranks import join_ranks, rank, world_size
-from astrobio.training.step import StepResult, forward_loss, gradient_norms, train_step
+from astrobio.training.step import StepResult, forward_loss, gradient_norms, is_mixed, train_step
 
 FITTED_WORLDS = 1024  # training worlds, evenly spaced, that tokenizer and statistics are fitted to
 MAIN_LOSSES = ("total", "classification", "language", "graph_links")  # shown beside the progress bar
@@ -143,7 +143,8 @@ def open_store(
     """One split as this run's tokenizer and statistics prepare it."""
     _, tokenizer, statistics = read_run(run_dir)
     collator = Collator(tokenizer, statistics, settings.max_length)
-    return Store(WorldDataset(data_dir, split), collator, device, settings.cache, settings.workers)
+    half = is_mixed(device, settings.precision)
+    return Store(WorldDataset(data_dir, split), collator, device, settings.cache, settings.workers, half).fill()
 
 
 def build_feed(store: Store, settings: TrainingConfig) -> Feed:

@@ -31,10 +31,13 @@ class StepResult:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """Mixed precision of a forward pass: "auto" is bf16 on a GPU and full precision on a CPU."""
-    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
+    """Mixed precision of a forward pass, where `is_mixed` says so."""
+    return torch.autocast(device.type, torch.bfloat16) if is_mixed(device, precision) else contextlib.nullcontext()
+
+
+def is_mixed(device: torch.device, precision: str) -> bool:
+    """Whether a pass computes in bf16: "auto" does on a GPU and not on a CPU."""
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
 
 
 def forward_loss(
