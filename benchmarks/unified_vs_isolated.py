@@ -5,18 +5,14 @@ on hand-made features of all modalities; all with the same worlds, steps and tun
 the first seed, on the validation split). Writes `benchmarks/results/unified_vs_isolated.json` and a figure. Finished
 runs are kept in `--out`, so an interrupted benchmark continues.
 
-    python benchmarks/unified_vs_isolated.py --data worlds --out runs/benchmark --seeds 3 --steps 1500
+    python benchmarks/unified_vs_isolated.py --data worlds --out runs/benchmark --seeds 3 --steps 600
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
-import os
-import platform
-import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -26,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from astrobio.batch import MODALITIES
+from astrobio.dataset.reader import read_manifest
 from astrobio.errors import InputError
 from astrobio.evaluation.baselines import (
     RATES,
@@ -56,9 +52,11 @@ from astrobio.evaluation.predictions import Predictions
 from astrobio.training.checkpoint import load_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
 from astrobio.training.loop import Stores, open_stores, prepare_run, train
+from machine import describe
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = ("unified", *MODALITIES)
+VALIDATIONS = 8  # of each training; the best weights are kept
 NAMES = {
     "unified": "unified", **{name: f"{name} alone" for name in MODALITIES},
     "late_fusion": "late fusion of these", "gradient_boosting": "boosted trees",
@@ -180,34 +178,6 @@ def compare(found: list[dict[str, np.ndarray]], truth: Predictions) -> dict[str,
     }
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Where this ran."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "platform": platform.platform(), "processor": _processor(), "gpu": gpu, "python": platform.python_version(),
-        "torch": torch.__version__,
-    }  # fmt: skip
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def commit() -> str:
-    """The commit that ran, marked where files differ from it; "unknown" outside a repository."""
-    if named := os.environ.get("ASTROBIO_COMMIT"):  # where only the files travelled
-        return named
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def draw(result: dict[str, Any], path: Path) -> None:
     """Macro accuracies with intervals (left) and what the unified system gains over each (right)."""
     import matplotlib
@@ -251,7 +221,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of worlds")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--batch", type=int, default=128, help="worlds in a step")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes of each training")
     parser.add_argument("--trials", type=int, default=3, help="tuning trials of every system")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
@@ -264,13 +236,16 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Train, compare, write the result and the figure."""
     options, console, start = arguments(), Console(stderr=True), time.time()
-    fixed = [f"training.steps={options.steps}", f"training.device={options.device}", "training.batch_size=32"]
+    fixed = [f"training.steps={options.steps}", f"training.device={options.device}"]
+    fixed += [f"training.batch_size={options.batch}", f"training.workers={options.workers}"]
+    fixed += [f"training.validate_every={max(options.steps // VALIDATIONS, 1)}"]
     quiet = [f"training.checkpoint_every={max(options.steps // 2, 1)}", "training.keep=1"]
     base = run_config("mini", [*fixed, *quiet, "training.gradient_norms_every=0", *options.overrides])
     device = choose_device(options.device)
     runs = train_all(base, options, console)
     splits = open_splits(options.out / "prepared", options.data, device)
-    tables = feature_tables({name: getattr(splits, name).worlds for name in ("train", "validation", "test")})
+    worlds = {name: getattr(splits, name).worlds for name in ("train", "validation", "test")}
+    tables = feature_tables(worlds, workers=options.workers)
     found, fusions, truth = [], [], None
     for seed in range(options.seeds):
         of_seed = {system: runs[system][seed] for system in SYSTEMS}
@@ -279,9 +254,8 @@ def main() -> None:
         fusions.append(fusion)
     assert truth is not None
     result = {
-        "command": " ".join(["python", *sys.argv]), "commit": commit(),
-        "date": datetime.now(UTC).isoformat("T", "seconds"),
-        "machine": machine(device), "wall_seconds": round(time.time() - start),
+        **describe(), "date": datetime.now(UTC).isoformat("T", "seconds"), "wall_seconds": round(time.time() - start),
+        "observation": read_manifest(options.data)["identity"],
         "worlds": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
         "stars_in_test": len(np.unique(truth.groups)), "steps": options.steps, "trials": options.trials,
         "learning_rates": {s: load_run(runs[s][0]).config.training.lr for s in SYSTEMS},

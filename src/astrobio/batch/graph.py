@@ -6,6 +6,7 @@ Dimension letters: N = C + R nodes, M stoichiometric entries, E elements, F node
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def to_data(graph: MetabolicGraph) -> Data:
     )
 
 
-def merge_graphs(graphs: Sequence[Data]) -> Batch:
+def merge_graphs(graphs: Sequence[Any]) -> Batch:
     """Graphs of `to_data` → one batch, as `Batch.from_data_list` makes it, but in one operation a field.
 
     On a GPU that is some twenty kernels instead of several for every graph; the batch can't be taken apart again.

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import track
+from torch.utils.data import DataLoader
 
 from astrobio.batch import IGNORED, MODALITIES, WORLD_STATES
 from astrobio.evaluation.calibrate import fit_temperature
@@ -33,6 +34,7 @@ TREES = (  # learning rate and leaves of the boosted trees, one a trial
 )  # fmt: skip
 BOOSTING_ROUNDS = 200
 VOCABULARY_WORLDS = 512  # training worlds in which the trees' words, units and guilds are looked for
+FEATURE_CHUNK = 16  # worlds whose features a loader process hands over at a time
 FOLDS = 5  # of the late fusion's cross-validation
 
 
@@ -200,19 +202,35 @@ class Table:
     labels: Int[np.ndarray, "N"]
 
 
-def feature_tables(splits: Mapping[str, Worlds], *, progress: bool = True) -> dict[str, Table]:
-    """Features of each split, with vocabularies of the "train" one."""
+class _Features:
+    """Map-style features and labels of a split's worlds, for loader processes."""
+
+    def __init__(self, worlds: Worlds, extract: FeatureExtractor) -> None:
+        self.worlds, self.extract = worlds, extract
+
+    def __len__(self) -> int:
+        return len(self.worlds)
+
+    def __getitem__(self, index: int) -> tuple[Float[np.ndarray, "F"], int]:
+        sample = self.worlds[index]
+        return self.extract(sample), IGNORED if sample.state is None else WORLD_STATES.index(sample.state)
+
+
+def feature_tables(splits: Mapping[str, Worlds], *, progress: bool = True, workers: int = 0) -> dict[str, Table]:
+    """Features of each split, with vocabularies of the "train" one, by so many loader processes (0: in this one)."""
     training = splits["train"]
     extract = FeatureExtractor.fit(training[i] for i in range(min(len(training), VOCABULARY_WORLDS)))
     tables = {}
     for name, worlds in splits.items():
-        rows, labels = [], []
-        for index in track(range(len(worlds)), f"features of {name}", disable=not progress, transient=True):
-            sample = worlds[index]
-            rows.append(extract(sample))
-            labels.append(IGNORED if sample.state is None else WORLD_STATES.index(sample.state))
-        known = np.array(labels) != IGNORED
-        tables[name] = Table(np.array(rows)[known], np.array(labels)[known])
+        loader = DataLoader(_Features(worlds, extract), FEATURE_CHUNK, num_workers=workers, collate_fn=list)  # pyright: ignore[reportArgumentType]
+        found = [
+            pair
+            for chunk in track(loader, f"features of {name}", disable=not progress, transient=True)
+            for pair in chunk
+        ]
+        rows, labels = np.array([row for row, _ in found]), np.array([label for _, label in found])
+        known = labels != IGNORED
+        tables[name] = Table(rows[known], labels[known])
     measured = np.isfinite(tables["train"].features).any(axis=0)  # the rest no training world has
     return {name: Table(table.features[:, measured], table.labels) for name, table in tables.items()}
 

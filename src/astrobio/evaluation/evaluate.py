@@ -147,7 +147,8 @@ def baseline_probabilities(
     }
     fused = late_fusion(validation, test, trials=trials)
     console.print(f"late fusion by {fused.method}", highlight=False)
-    tables = feature_tables({name: getattr(splits, name).worlds for name in ("train", "validation", "test")})
+    worlds = {name: getattr(splits, name).worlds for name in ("train", "validation", "test")}
+    tables = feature_tables(worlds, workers=config.training.workers)
     trees = gradient_boosting(tables, trials=trials, seed=config.training.seed)
     return out | {"isolated_late_fusion": fused.probabilities, "gradient_boosting": trees}
 
