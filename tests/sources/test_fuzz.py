@@ -166,7 +166,7 @@ def test_mutated_answers(
     source = replace(ALL_SOURCES[name], base="http://h", rate=(1_000_000, 1.0))
     if kind == "grid-file":
         source, settings = replace(source, protocol="https"), replace(settings, deadline=1.0)
-        monkeypatch.setattr("astrobio.sources.kinds.grid.START", 4.0)  # some damaged files hang the netCDF library
+        monkeypatch.setattr("astrobio.sources.kinds.apart.START", 4.0)  # some damaged files hang the netCDF library
     if kind == "job":
         source = replace(source, poll=(0.0, 0.0), patience=0.0)
     rng = random.Random(f"fuzz {kind}")

@@ -15,8 +15,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from astrobio.formats.regrid import (
     to_pressures,
     wrap_longitude,
 )
+from astrobio.formats.zarr_metadata import guard_store
 
 __all__ = ["LATITUDE", "LONGITUDE", "SIGMA_LEVELS", "canonical_levels", "load_climate", "read_climate", "write_climate"]
 
@@ -53,16 +54,19 @@ _SHORT_NAMES: dict[str, str] = dict(
 _TIME_DIMS = {"realizations": "realization", "months": "month", "phases": "phase", "epochs": "epoch"}
 
 
-def read_climate(path: str | Path, *, substellar_longitude: float | None = None) -> ClimateCube:
+Paths = str | Path | Sequence[str | Path]
+
+
+def read_climate(path: Paths, *, substellar_longitude: float | None = None) -> ClimateCube:
     """Read a climate file as a cube on the canonical grid; see `load_climate`."""
     return load_climate(path, substellar_longitude=substellar_longitude)[0]
 
 
-def load_climate(path: str | Path, *, substellar_longitude: float | None = None) -> tuple[ClimateCube, dict[str, Any]]:
+def load_climate(path: Paths, *, substellar_longitude: float | None = None) -> tuple[ClimateCube, dict[str, Any]]:
     """Read a climate file as a cube [8 variables, T ≤ 12, 10 levels, 32, 64] and say what was done.
 
     Args:
-        path: netCDF (also .xz or .gz) or Zarr.
+        path: netCDF (also .xz or .gz) or Zarr; several where an archive keeps each variable apart (CMIP).
         substellar_longitude: degrees in the file's longitudes, moved to 0; None: found from the starlight where the
             planet is tidally locked, else longitudes stay.
 
@@ -70,10 +74,15 @@ def load_climate(path: str | Path, *, substellar_longitude: float | None = None)
         The cube, and notes: variables used and absent, steps read, level coordinate, longitude shift, assumptions.
 
     Raises:
-        InputError: unreadable or truncated file, missing surface or air temperature, NaN, unknown unit or axis.
+        InputError: unreadable or truncated file, missing surface or air temperature, NaN, unknown unit or axis; several
+            files on different axes.
     """
-    source = Path(path)
-    with _opened(source) as data:
+    sources = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
+    if not sources:
+        raise InputError("climate: expected at least one file, found none")
+    source = sources[0]
+    with ExitStack() as stack:
+        data = _together(sources, [stack.enter_context(_opened(one)) for one in sources])
         try:
             reader = _reader(source, data)
             reader = reader.rotated(reader.substellar() if substellar_longitude is None else substellar_longitude)
@@ -85,11 +94,27 @@ def load_climate(path: str | Path, *, substellar_longitude: float | None = None)
     return cube, reader.notes
 
 
+def _together(paths: list[Path], parts: list[xr.Dataset]) -> xr.Dataset:
+    """The variables of all files; what several files hold (bounds, cell areas) is the first one's."""
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return xr.merge(parts, join="exact", compat="override", combine_attrs="override")
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{', '.join(path.name for path in paths)}: expected files on the same axes, found others ({reason}); "
+            "give one period on one grid"
+        ) from error
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[xr.Dataset]:
     """Open netCDF, compressed netCDF or Zarr without decoding times."""
     if not path.exists():
         raise InputError(f"{path}: expected a climate file, found nothing there; check the path")
+    if path.is_dir():
+        guard_store(path)
     with tempfile.TemporaryDirectory(prefix="astrobio-") as folder:
         try:
             with warnings.catch_warnings():  # a NaN fill value of packed integers marks nothing and is harmless

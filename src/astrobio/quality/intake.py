@@ -23,6 +23,9 @@ from xml.sax.handler import ContentHandler
 
 import numpy as np
 
+from astrobio.errors import InputError
+from astrobio.formats.zarr_metadata import CodeError, guard_store
+
 PIECE = 2**20  # bytes read at once
 UNPACKED_LIMIT = 2 * 2**30  # bytes
 RATIO_LIMIT = 200  # unpacked to packed; honest text and netCDF stay below 50
@@ -324,13 +327,10 @@ def _refuse_zip(path: Path) -> None:
 def _take_zarr(path: Path) -> Taken:
     if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata", ".zarray")):
         raise Refused("FILE-002", path.name, "expected a file or a Zarr store, found a plain folder; give its files")
-    for metadata in [p for name in ("zarr.json", ".zarray", ".zmetadata") for p in path.rglob(name)]:
-        try:
-            text = metadata.read_text(encoding="utf-8")
-            json.loads(text)
-        except (OSError, ValueError, RecursionError) as error:
-            where = metadata.relative_to(path).as_posix()
-            raise Refused("FILE-003", where, f"expected Zarr metadata in JSON, found {error}") from error
-        if re.search(r'"(?:id|name)"\s*:\s*"pickle"', text):
-            raise Refused("FILE-006", metadata.relative_to(path).as_posix(), "expected data, found a pickle codec")
+    try:
+        guard_store(path)
+    except CodeError as error:
+        raise Refused("FILE-006", path.name, str(error)) from error
+    except InputError as error:
+        raise Refused("FILE-003", path.name, str(error)) from error
     return Taken("climate", path)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from astrobio.formats.limits import limit_memory
 from astrobio.quality.examine import Options, examine
 from astrobio.quality.findings import FileReport
 from astrobio.quality.intake import digest
@@ -108,7 +109,7 @@ def _serve(pipe: Connection, options: Options, memory: int) -> None:
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno() if sys.stdout else 1)
         os.dup2(nowhere.fileno(), sys.stderr.fileno() if sys.stderr else 2)
-        _limit_memory(memory)
+        limit_memory(memory)
         pipe.send_bytes(b"ready")
         while True:
             try:
@@ -116,17 +117,3 @@ def _serve(pipe: Connection, options: Options, memory: int) -> None:
             except EOFError:
                 return
             pipe.send_bytes(json.dumps(examine(path, options).to_dict(), default=str).encode())
-
-
-def _limit_memory(memory: int) -> None:
-    """Bound the data segment where the system tells its present size (Linux); elsewhere the timeout must do."""
-    try:
-        import resource
-
-        status = Path("/proc/self/status").read_text()
-        present = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData"))
-    except (ImportError, OSError, StopIteration):
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = present + memory
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

@@ -10,8 +10,7 @@ import io
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,7 +21,6 @@ from urllib.parse import urljoin, urlsplit
 
 import platformdirs
 import requests
-import s3fs
 import tenacity
 from pydantic import SecretStr
 from pyrate_limiter import Limiter, Rate
@@ -32,7 +30,6 @@ from requests.utils import get_environ_proxies
 from requests_cache import CacheMixin
 from requests_cache.cache_keys import create_key
 from urllib3.response import HTTPResponse
-from zarr.core.sync import sync
 
 from astrobio import __version__
 from astrobio.sources.auth import Credential, Secret, find_secret
@@ -323,8 +320,8 @@ class Session(CacheMixin, _Wire):
         super().__init__(
             settings.cache_dir / source / "answers", backend="filesystem", serializer="json", decode_content=False,
             stale_if_error=settings.offline, expire_after=settings.expire_after,
-            allowable_methods=("GET", "HEAD", "POST"), allowable_codes=(200,),
-            match_headers=("Accept", "CMR-Search-After"),
+            allowable_methods=("GET", "HEAD", "POST"), allowable_codes=(200, 206),
+            match_headers=("Accept", "CMR-Search-After", "Range"),
             key_fn=lambda *args, **kwargs: create_key(*args, **kwargs) + suffix,
         )  # fmt: skip
         self.source, self.settings_, self.hosts = source, settings, hosts
@@ -340,15 +337,16 @@ class Session(CacheMixin, _Wire):
         self.last_from_cache = bool(getattr(response, "from_cache", False))
         return response
 
-    def fetch(self, request: Request, *, fresh: bool = False) -> requests.Response:
-        """Send one request; from the cache where it holds the answer, unless `fresh`.
+    def fetch(self, request: Request, *, fresh: bool = False, absent: bool = False) -> requests.Response:
+        """Send one request; from the cache where it holds the answer, unless `fresh`. With `absent`, "not found" is an
+        answer like others.
 
         Raises:
             SourceError: the database cannot be reached, or answers with an error.
         """
         prepared = self.prepare_request(request.plain())
         response = _Wire.send(self, prepared) if fresh else self.send(prepared)
-        if response.status_code >= 400:
+        if response.status_code >= 400 and not (absent and response.status_code == 404):
             brief = redact(_brief(response.text))
             raise SourceError(f"{self.source}: HTTP {response.status_code} to {_shown(prepared)}: {brief}")
         return response
@@ -390,33 +388,3 @@ def _brief(text: str) -> str:
 
 def _shown(request: requests.PreparedRequest) -> str:
     return redact(f"{request.method} {request.url}")
-
-
-@contextmanager
-def open_bucket(session: Session, endpoint: str = "", *, lazily: bool = False) -> Iterator[s3fs.S3FileSystem]:
-    """A read-only S3 file system, the second and last door to the network; anonymous unless the session's database has
-    an S3 credential (user = access key). `lazily` makes it fit for Zarr, which reads piece by piece in its own loop.
-
-    Raises:
-        OfflineError: offline mode is on.
-    """
-    if session.settings_.offline:
-        raise OfflineError(
-            f"{session.source}: ASTROBIO_OFFLINE is on and S3 answers are not cached; fetch the file online once"
-        )
-    grant = session._grant() if session.credential else None
-    user, secret = (grant.secret.user, grant.secret.value.get_secret_value()) if grant else (None, None)
-    attempts, timeout = session.settings_.attempts, session.settings_.timeout
-    config = {"retries": {"max_attempts": attempts, "mode": "adaptive"}, "connect_timeout": timeout}
-    files = s3fs.S3FileSystem(
-        key=user, secret=secret, anon=grant is None, endpoint_url=endpoint or None, config_kwargs=config,
-        skip_instance_cache=True, use_listings_cache=False, asynchronous=lazily,
-    )  # fmt: skip
-    try:
-        yield files
-    finally:
-        client = files._s3
-        if client is not None and lazily:
-            sync(client.close())
-        elif client is not None:
-            files.close_session(files.loop, client)

@@ -124,6 +124,7 @@ CMIP6_ZARR = Grid(
     modality="climate",
     licence=Licence("CC BY 4.0 (per model)", "https://pcmdi.llnl.gov/CMIP6/TermsOfUse"),
     citation="Eyring et al. 2016, doi:10.5194/gmd-9-1937-2016",
-    example="CMIP/NOAA-GFDL/GFDL-CM4/piControl/r1i1p1f1/Amon/rlut/gr1/v20180701.zarr?variables=rlut&time=@0:12",
-    tested_by=Evidence("real server", "an S3 server holding a CMIP6 store"),
+    example="CMIP/NOAA-GFDL/GFDL-CM4/piControl/r1i1p1f1/Amon/rlut/gr1/v20180701?variables=rlut&time=@0:12",
+    rate=(50, 1.0),
+    tested_by=Evidence("real server", "an S3 server holding a store in CMIP6's own layout"),
 )

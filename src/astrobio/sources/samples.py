@@ -77,7 +77,7 @@ def sample_from_planet(
     planet: Record,
     *,
     spectrum: Record | Path | None = None,
-    climate: Record | Path | None = None,
+    climate: Record | Path | Sequence[Record | Path] | None = None,
     metabolism: Record | Path | Sequence[Record] | None = None,
 ) -> Sample:
     """A real planet as a sample: text from its catalogue row, and whatever else is given for it.
@@ -112,9 +112,13 @@ def spectrum_of(source: Record | Path) -> Spectrum:
     return read_spectrum(_file(source))[0]
 
 
-def climate_of(source: Record | Path) -> ClimateCube:
-    """A climate file of any model as a `ClimateCube`: units, levels, longitudes and calendar normalised."""
-    return read_climate(_file(source))
+def climate_of(source: Record | Path | Sequence[Record | Path]) -> ClimateCube:
+    """A climate file of any model as a `ClimateCube`: units, levels, longitudes and calendar normalised.
+
+    Several files, as of archives that keep each variable apart, are taken together.
+    """
+    files = [source] if isinstance(source, Record | Path) else source
+    return read_climate([_file(one) for one in files])
 
 
 def metabolism_of(source: Record | Path | Sequence[Record]) -> MetabolicGraph:
@@ -134,7 +138,7 @@ def metabolism_of(source: Record | Path | Sequence[Record]) -> MetabolicGraph:
     return graph_from_reactions(library.reactions, library)
 
 
-def origin(source: Record | Path | Sequence[Record]) -> Any:
+def origin(source: Record | Path | Sequence[Record | Path]) -> Any:
     """Provenance and licence of what a part was made from, JSON-ready."""
     if isinstance(source, Record):
         return {**asdict(source.provenance), "source": source.source, "licence": asdict(source.licence)}

@@ -79,7 +79,7 @@ class Source(ABC):
 
     def session(self, settings: Settings) -> Session:
         """The way to this database's network; its credential goes to its own hosts only."""
-        hosts = frozenset({urlsplit(self.base).netloc, *self.hosts})
+        hosts = frozenset({urlsplit(self.url("")).netloc, *self.hosts})
         return Session(
             self.name, settings, hosts=hosts, licence=self.licence, credential=self.credential, rate=self.rate
         )
