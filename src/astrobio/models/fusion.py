@@ -56,6 +56,18 @@ class FusionLayer(nn.Module):
         return self.block(x + self.read(self.norm(x), tokens, visible))
 
 
+class Expert(nn.Module):
+    """What one modality says of the state."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width)
+        self.state_head = nn.Linear(width, len(WORLD_STATES))
+
+    def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B 6"]:
+        return self.state_head(self.norm(x))
+
+
 class Fusion(nn.Module):
     """One pooled token a modality (a learned one where absent) and one of the state, mixed, weighted and read out.
 
@@ -82,10 +94,7 @@ class Fusion(nn.Module):
         self.state_head = nn.Linear(config.width, len(WORLD_STATES))
         self.physics_head = nn.Linear(config.width, len(PHYSICS_TARGETS))
         self.experts = nn.ModuleDict(
-            {
-                name: nn.Linear(config.text_width if name == "text" else config.width, len(WORLD_STATES))
-                for name in MODALITIES
-            }
+            {name: Expert(config.text_width if name == "text" else config.width) for name in MODALITIES}
         )
         self.align = nn.ModuleDict(
             {

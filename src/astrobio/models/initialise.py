@@ -14,6 +14,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"bias$", "zero"),
     (r"gate$", "zero"),  # tanh gates: a pretrained decoder starts bit-identical (Flamingo, arXiv:2204.14198)
     (r"(embed_tokens|embedding)\.weight$", "token"),
+    (r"state_head\.weight$", "token"),  # near-uniform probabilities at the start, whatever the number of experts
     (r"(query|absent)$", "token"),
     (r"(o_proj|down_proj|contract)\.weight$", "residual"),
     (r"weight$", "fan_in"),

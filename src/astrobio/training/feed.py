@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 from torch_geometric.data import Data
 
 from astrobio.batch import IGNORED, MODALITIES, Collator, MetabolicGraph, MultiModalBatch, Sample
@@ -134,7 +134,9 @@ class Store:
         chunks = [missing[start : start + FILL_CHUNK] for start in range(0, len(missing), FILL_CHUNK)]
         with Progress(*Progress.get_default_columns(), console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(label, total=len(missing))
-            for indices, rows in zip(chunks, _load(_Ungraphed(self), chunks, self.workers), strict=True):
+            for indices, rows in zip(
+                chunks, _load(_Ungraphed(self.worlds, self.collator), chunks, self.workers), strict=True
+            ):
                 for index, row in zip(indices, copy.deepcopy(rows), strict=True):  # out of the shared memory
                     self._rows[index] = self._keep(replace(row, graph=self._graph(self.worlds.metabolism(index))))
                 bar.advance(task, len(indices))
@@ -165,9 +167,14 @@ class Store:
         return merged.to(self.device, non_blocking=True)
 
     def _prepare(self, sample: Sample) -> Row:
-        batch = self.collator([replace(sample, metabolism=None)])
-        ids, context = batch.input_ids[0], batch.context_mask[0]
-        return Row(batch, self._graph(sample.metabolism), ids[context], ids[~context], sample.present, host_of(sample))
+        return prepare_row(sample, self.collator, self._graph(sample.metabolism))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a loader process needs; what was prepared stays here."""
+        return {**vars(self), "_graphs": None, "_rows": {}, "absent": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _graphs=WeakKeyDictionary())
 
     def _keep(self, row: Row) -> Row:
         """The row where and how it is kept."""
@@ -179,7 +186,7 @@ class Store:
     def _graph(self, graph: MetabolicGraph | None) -> Data:
         """The graph as tensors, made once for all worlds that share it."""
         data = dummy_data(DEFAULT_ENCODINGS) if graph is None else self._graphs.get(graph) or to_data(graph)
-        if self.cache == "device" and get_worker_info() is None:
+        if self.cache == "device":
             data = data.to(str(self.device))
         if graph is not None:
             self._graphs[graph] = data
@@ -187,18 +194,16 @@ class Store:
 
 
 class _Ungraphed:
-    """A store's worlds prepared in a loader process, without the graphs, which many worlds share."""
+    """Worlds prepared in a loader process, without the graphs, which many worlds share."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, worlds: Worlds, collator: Collator) -> None:
+        self.worlds, self.collator = worlds, collator
 
     def __len__(self) -> int:
-        return len(self.store)
+        return len(self.worlds)
 
     def __getitem__(self, index: int) -> Row:
-        sample = replace(self.store.worlds[index], metabolism=None)
-        present = (*sample.present[:3], self.store.worlds.metabolism(index) is not None)
-        return replace(self.store._prepare(sample), graph=Data(), present=present)
+        return prepare_row(self.worlds[index], self.collator, Data())
 
 
 def _load(rows: Any, batches: Sequence[Sequence[int]], workers: int) -> Iterator[list[Row]]:
@@ -294,6 +299,13 @@ def sweep(
             for four, other in zip(sources, next(others), strict=True):
                 four[column] = other
         yield store.merge(rows, sources, assessments=assessments)
+
+
+def prepare_row(sample: Sample, collator: Collator, graph: Data) -> Row:
+    """A world's row with `graph` as its metabolism."""
+    batch = collator([replace(sample, metabolism=None)])
+    ids, context = batch.input_ids[0], batch.context_mask[0]
+    return Row(batch, graph, ids[context], ids[~context], sample.present, host_of(sample))
 
 
 def host_of(sample: Sample) -> str:
