@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
 from astrobio.cli_sources import app as sources_app
 from astrobio.errors import InputError
+from astrobio.training import launcher
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+class Commands(TyperGroup):
+    """The commands; Ctrl-C in any of them says how to go on."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            if launcher.claim(launcher.INTERRUPTION):
+                console.print(str(stopped) or INTERRUPTED, highlight=False, soft_wrap=True)
+            raise typer.Exit(stopped.code if isinstance(stopped, launcher.Stopped) else 130) from None
+
+
+INTERRUPTED = "interrupted; finished parts are kept, the same command resumes"
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+)
 console = Console(stderr=True)
 app.add_typer(sources_app, name="sources")
 
@@ -69,7 +88,7 @@ def train(
     preset: Annotated[str, typer.Option(help="size of the system: mini, small, medium, full_16_8b")] = "mini",
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as training.lr=1e-3")] = None,
 ) -> None:
-    """Train the unified system on a folder of worlds, then calibrate it."""
+    """Train the unified system on a folder of worlds, then calibrate it; under torchrun, on several GPUs together."""
     from astrobio.evaluation.evaluate import train_and_calibrate
 
     train_and_calibrate(preset, set_ or [], data, out, console)
@@ -128,12 +147,23 @@ def plan(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake prints one sentence and exits with 2, Ctrl-C with 130."""
+    """Run the command line; a user's mistake prints one sentence and exits with 2, Ctrl-C with 130.
+
+    Of several processes under torchrun one speaks for all, and those started again after a mistake end at once.
+    """
+    if launcher.ended_by_a_mistake():
+        sys.exit(2)
     try:
         app()
     except InputError as error:
-        console.print(Text.assemble(("error: ", "red"), str(error)), soft_wrap=True)
+        if launcher.claim(launcher.MISTAKE):
+            console.print(Text.assemble(("error: ", "red"), str(error)), soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("interrupted; finished parts are kept, the same command resumes")
-        sys.exit(130)
+    except launcher.RankLost as lost:
+        if launcher.claim(f"{launcher.LOSS}-{launcher.attempt()}"):
+            console.print(str(lost), highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

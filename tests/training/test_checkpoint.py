@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -34,16 +32,11 @@ def trained(steps: int = 2) -> tuple[nn.Module, torch.optim.Optimizer]:
     return system, optimizer
 
 
-def test_checkpoint_brings_back_weights_moments_and_randomness(tmp_path: Path):
+def test_checkpoint_brings_back_weights_and_moments(tmp_path: Path):
     system, optimizer = trained()
-    random.seed(1)
-    np.random.seed(2)
-    torch.manual_seed(3)
     save_checkpoint(tmp_path, 2, system, optimizer, {"best": 0.5}, keep=2)
-    expected = (random.random(), np.random.rand(), torch.rand(1))
     fresh, other = trained(steps=1)
     assert restore_checkpoint(tmp_path, fresh, other) == (2, {"best": 0.5})
-    assert (random.random(), np.random.rand(), torch.rand(1)) == expected
     for one, two in zip(system.state_dict().values(), fresh.state_dict().values(), strict=True):
         assert torch.equal(one, two)
     before, after = optimizer.state_dict(), other.state_dict()
@@ -64,7 +57,7 @@ def test_oldest_checkpoints_go(tmp_path: Path):
     assert [p.name for p in checkpoints(tmp_path)] == ["step-00000003", "step-00000010"]
 
 
-@pytest.mark.parametrize("killed_at", ["save_model", "save_file", "write_json", "replace"])
+@pytest.mark.parametrize("killed_at", ["named_weights", "optimizer_tensors", "write_json", "replace"])
 def test_checkpoint_killed_while_writing_is_never_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
 ):
@@ -88,11 +81,11 @@ def test_weights_killed_while_writing_keep_the_old_ones(tmp_path: Path, monkeypa
     save_weights(system, path)
     before = path.read_bytes()
 
-    def half(_: nn.Module, name: str) -> None:
-        Path(name).write_bytes(before[: len(before) // 2])
+    def half(name: Path, _: object) -> None:
+        name.write_bytes(before[: len(before) // 2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save_model", half)
+    monkeypatch.setattr(checkpoint, "write_whole", half)
     with pytest.raises(KeyboardInterrupt):
         save_weights(trained()[0], path)
     assert path.read_bytes() == before

@@ -108,11 +108,11 @@ def test_two_ranks_equal_one_in_any_execution(whole: tuple[Path, list], executio
 @pytest.mark.slow
 def test_a_checkpoint_moves_between_one_rank_and_two(whole: tuple[Path, list]) -> None:
     folder, _ = whole
-    shutil.rmtree(folder / "sharded")
+    shutil.rmtree(folder / "checkpoints")
     _alone(folder)
     expected = _alone(folder, mode="resume")
     _assert_same(_run(folder, mode="resume"), expected)
-    shutil.rmtree(folder / "sharded")
+    shutil.rmtree(folder / "checkpoints")
     _run(folder)
     _assert_same(_alone(folder, mode="resume"), _run(folder, mode="resume"))
 

@@ -95,7 +95,7 @@ def test_ordinary_step_moves_the_weights(system: UnifiedMultiModalSystem, batch:
 
 def test_gradient_report_names_who_reaches_whom(system: UnifiedMultiModalSystem, batch: MultiModalBatch):
     state = torch.get_rng_state()
-    norms = gradient_norms(system, batch, LossWeights(retrieval=0.0), "fp32")
+    norms = gradient_norms(system, policy_for(system), batch, LossWeights(retrieval=0.0), "fp32")
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in system.parameters())
     assert "retrieval" not in norms

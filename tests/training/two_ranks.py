@@ -15,10 +15,10 @@ import torch
 
 from astrobio.losses.combined import LossWeights
 from astrobio.training.activations import BatchShape
+from astrobio.training.checkpoint import restore_checkpoint, save_checkpoint
 from astrobio.training.config import TrainingConfig
-from astrobio.training.eight_bit import AdamW8bit
 from astrobio.training.execution import ExecutionConfig
-from astrobio.training.parallel import load_sharded, prepare, save_sharded
+from astrobio.training.parallel import prepare
 from astrobio.training.ranks import join_ranks, leave_ranks, rank, world_size
 from astrobio.training.step import train_step
 
@@ -35,16 +35,15 @@ def train(folder: Path, execution: ExecutionConfig, resume: bool) -> list[tuple[
         load=lambda system: system.load_state_dict(case["weights"]) and None,
     )  # fmt: skip
     prepared.system.eval()  # no random hiding: the ranks must see what one process sees
-    assert isinstance(prepared.optimizer, AdamW8bit)
     if resume:
-        load_sharded(folder / "sharded", prepared.system, prepared.optimizer)
+        assert restore_checkpoint(folder, prepared.system, prepared.optimizer) == (STEPS, {})
     batches = case["batches"][rank()] if world_size() > 1 else [b for ranks in case["batches"] for b in ranks]
     losses = []
     for _ in range(STEPS):
         result = train_step(prepared.system, prepared.policy, batches, LossWeights(alignment=0.0), "fp32")
         losses.append((result.losses, result.gradient_norm, result.skipped))
     if not resume:
-        save_sharded(folder / "sharded", prepared.system, prepared.optimizer)
+        save_checkpoint(folder, STEPS, prepared.system, prepared.optimizer, {}, keep=1)
     return losses
 
 

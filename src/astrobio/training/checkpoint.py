@@ -1,7 +1,7 @@
 """Runs on disk: safetensors and JSON only, written beside and then renamed, so that nothing half-written is read.
 
 RUN/config.json  tokenizer.json  statistics.json   what the run is
-RUN/checkpoints/step-00000200/                     where it stands: model, optimizer, state.json
+RUN/checkpoints/step-00000200/                     where it stands: model, optimizer (a file a rank), state.json
 RUN/model.safetensors  best.json                   the weights that validated best
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_model
 from torch import nn
 
 from astrobio.batch import Statistics
@@ -29,6 +27,9 @@ from astrobio.dataset.tokenizer import WorldTokenizer
 from astrobio.errors import InputError
 from astrobio.system.unified import UnifiedMultiModalSystem
 from astrobio.training.config import RunConfig
+from astrobio.training.optimizer_state import group_values, optimizer_tensors, set_group_values
+from astrobio.training.ranks import by_first_rank, together
+from astrobio.training.shards import named_weights, read_shards, write_shards, write_whole
 
 STEP_FOLDER = re.compile(r"step-(\d{8})")
 
@@ -93,9 +94,13 @@ def load_weights(system: nn.Module, path: Path) -> None:
 
 
 def save_weights(system: nn.Module, path: Path) -> None:
-    """Write weights whole or not at all (tensors shared between parts are written once)."""
+    """Write all weights, gathered from all ranks, whole or not at all; every rank must call it.
+
+    Raises:
+        InputError: on every rank, if rank 0 cannot write.
+    """
     with _replacing(path) as temporary:
-        save_model(system, str(temporary))
+        together(lambda: write_whole(temporary, named_weights(system)))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -121,24 +126,43 @@ def save_checkpoint(
 ) -> None:
     """Everything that continuing exactly needs, as `checkpoints/step-…`; the oldest beyond `keep` go.
 
+    Every rank calls it and writes its share; rank 0 publishes the folder once all have. No random state is kept: the
+    loop seeds each micro-batch by its number.
+
     Args:
         progress: JSON values of the loop that come back from `restore_checkpoint`.
+
+    Raises:
+        InputError: on every rank, if one cannot write.
     """
     folder = run_dir / "checkpoints" / f"step-{step:08d}"
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    tensors, plain = _flatten_optimizer(optimizer)
-    random_tensors, random_state = _random_states()
-    save_model(system, str(temporary / "model.safetensors"))
-    save_file({**tensors, **random_tensors}, temporary / "optimizer.safetensors")
-    write_json(
-        temporary / "state.json", {"step": step, "progress": progress, "optimizer": plain, "random": random_state}
-    )
+    temporary = folder.with_name(f".{folder.name}.partial")
+    by_first_rank(lambda: _make_empty(temporary))
+
+    def write_share() -> None:
+        write_shards(temporary, "model", named_weights(system))
+        write_shards(temporary, "optimizer", optimizer_tensors(optimizer))
+
+    together(write_share)
+    by_first_rank(lambda: _publish(temporary, folder, step, optimizer, progress, keep))
+
+
+def _make_empty(folder: Path) -> None:
+    """An empty folder, in place of those that interrupted runs left half-written."""
+    for old in folder.parent.glob(".step-*.partial"):
+        shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _publish(
+    temporary: Path, folder: Path, step: int, optimizer: torch.optim.Optimizer, progress: dict[str, Any], keep: int
+) -> None:
+    """Give a folder that all ranks have written its name, which makes it a checkpoint, and drop the oldest."""
+    write_json(temporary / "state.json", {"step": step, "progress": progress, "groups": group_values(optimizer)})
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(temporary, folder)
-    for old in checkpoints(run_dir)[:-keep]:
+    for old in checkpoints(folder.parent.parent)[:-keep]:
         shutil.rmtree(old)
 
 
@@ -152,21 +176,26 @@ def restore_checkpoint(
 ) -> tuple[int, dict[str, Any]] | None:
     """Continue from the newest checkpoint: (steps done, progress), or None where there is none.
 
+    Any number of ranks reads what any other has written; every rank must call it.
+
     Raises:
         InputError: a checkpoint that can't be read.
     """
-    found = checkpoints(run_dir)
-    if not found:
+    newest = by_first_rank(lambda: [path.name for path in checkpoints(run_dir)][-1:])
+    if not newest:
         return None
-    folder = found[-1]
-    load_weights(system, folder / "model.safetensors")
-    try:
-        tensors = load_file(folder / "optimizer.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder}: unreadable ({error}); delete this folder to resume from the one before") from None
-    state = read_json(folder / "state.json")
-    _restore_optimizer(optimizer, tensors, state["optimizer"])
-    _restore_random_states(tensors, state["random"])
+    folder = run_dir / "checkpoints" / newest[0]
+
+    def read_share() -> dict[str, Any]:
+        state = read_json(folder / "state.json")
+        if "groups" not in state:
+            raise InputError(f"{folder}: written by an older version; delete {folder.parent} to start anew")
+        read_shards(folder, "model", named_weights(system))
+        read_shards(folder, "optimizer", optimizer_tensors(optimizer))
+        return state
+
+    state = together(read_share)
+    set_group_values(optimizer, state["groups"])
     return state["step"], state["progress"]
 
 
@@ -177,59 +206,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
-        os.replace(temporary, path)
+        if temporary.exists():  # ranks other than the first write nothing of what is gathered
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Optimizer state → named tensors ("state.<parameter>.<name>") and JSON values."""
-    whole = optimizer.state_dict()
-    tensors, plain = {}, {}
-    for parameter, values in whole["state"].items():
-        for name, value in values.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"state.{parameter}.{name}"] = value.contiguous()
-            else:
-                plain[f"{parameter}.{name}"] = value
-    return tensors, {"state": plain, "param_groups": whole["param_groups"]}
-
-
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], plain: dict[str, Any]
-) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    entries = {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
-    for key, value in {**entries, **plain["state"]}.items():
-        parameter, _, name = key.partition(".")
-        state.setdefault(int(parameter), {})[name] = value
-    groups = [
-        {name: tuple(value) if isinstance(value, list) and name != "params" else value for name, value in group.items()}
-        for group in plain["param_groups"]
-    ]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _random_states() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The states of the generators of torch (CPU and GPUs), numpy and Python."""
-    tensors = {"random.torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors |= {f"random.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # pyright: ignore[reportAssignmentType]
-    version, internal, gauss_next = random.getstate()
-    return tensors, {
-        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
-        "python": [version, list(internal), gauss_next],
-    }
-
-
-def _restore_random_states(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> None:
-    torch.set_rng_state(tensors["random.torch"])
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            if f"random.cuda.{index}" in tensors:
-                torch.cuda.set_rng_state(tensors[f"random.cuda.{index}"], index)
-    kind, keys, position, has_gauss, gauss = plain["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
-    version, internal, gauss_next = plain["python"]
-    random.setstate((version, tuple(internal), gauss_next))

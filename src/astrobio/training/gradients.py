@@ -8,6 +8,7 @@ page-locked host memory.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -30,7 +31,12 @@ from astrobio.training.offload import BlockStreamer
 
 
 class GradientPolicy(Protocol):
-    """What a training step needs: call `begin` before the first micro-batch's backward, `finish` after the last's."""
+    """What a training step needs: call `begin` before the first micro-batch's backward, `finish` after the last's.
+
+    While `watching` is False, gradients stay on their parameters, to be looked at.
+    """
+
+    watching: bool
 
     def begin(self) -> None:
         """Start a step."""
@@ -87,11 +93,17 @@ def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
         yield from group["params"]
 
 
+def _draw_seed(optimizer: AdamW8bit, index: int, draws: Counter[int]) -> int:
+    """A seed for the next sum of parameter `index` in this step, the same after resuming."""
+    draws[index] += 1
+    return hash((optimizer.updates, index, draws[index]))
+
+
 class KeptGradients:
     """Gradients stay on their parameters and micro-batches add up there (`.grad`)."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, limit: float) -> None:
-        self.optimizer, self.limit = optimizer, limit
+        self.optimizer, self.limit, self.watching = optimizer, limit, True
 
     def begin(self) -> None:
         """Nothing to prepare."""
@@ -105,7 +117,8 @@ class KeptGradients:
         elif bool(torch.isfinite(factor)):
             for parameter in _parameters(self.optimizer):
                 if parameter.grad is not None:
-                    parameter.grad.mul_(factor.to(parameter.grad.device))
+                    gradient = local(parameter.grad)
+                    gradient.mul_(factor.to(gradient.device))
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm.float()
@@ -115,25 +128,29 @@ class StochasticGradients:
     """Micro-batches add up in bfloat16, each sum rounded at random so that its expected value is exact."""
 
     def __init__(self, optimizer: AdamW8bit, limit: float) -> None:
-        self.optimizer, self.limit, self._micro = optimizer, limit, 0
+        self.optimizer, self.limit, self.watching = optimizer, limit, True
         self._sums: dict[nn.Parameter, Tensor] = {}
+        self._draws: Counter[int] = Counter()
         for index, parameter in enumerate(_parameters(optimizer)):
             parameter.register_post_accumulate_grad_hook(self._hook(index))
 
     def begin(self) -> None:
         """Forget what an aborted step may have left."""
         self._sums.clear()
+        self._draws.clear()
 
     def _hook(self, index: int):
         def add(parameter: nn.Parameter) -> None:
+            if not self.watching:
+                return
             gradient, parameter.grad = parameter.grad, None
             assert gradient is not None
             if parameter not in self._sums or gradient.dtype != torch.bfloat16:
                 total = self._sums.get(parameter)
                 self._sums[parameter] = gradient if total is None else total.add_(gradient)
                 return
-            self._micro += 1
-            add_stochastically_(local(self._sums[parameter]), local(gradient), index * 7919 + self._micro * 104729)
+            seed = _draw_seed(self.optimizer, index, self._draws)
+            add_stochastically_(local(self._sums[parameter]), local(gradient), seed)
 
         return add
 
@@ -158,7 +175,7 @@ class StepInBackward:
     """
 
     def __init__(self, optimizer: AdamW8bit, limit: float, streamer: BlockStreamer | None = None) -> None:
-        self.optimizer, self.limit, self._streamer = optimizer, limit, streamer
+        self.optimizer, self.limit, self._streamer, self.watching = optimizer, limit, streamer, True
         self._squares: list[Tensor] = [] if streamer is None else streamer.squares
         streamed = set() if streamer is None else streamer.parameters
         for parameter in _parameters(optimizer):
@@ -172,6 +189,8 @@ class StepInBackward:
 
     def take(self, parameter: nn.Parameter) -> None:
         """Update one parameter from its `.grad` and drop that."""
+        if not self.watching:
+            return
         gradient, parameter.grad = parameter.grad, None
         assert gradient is not None
         norm = tensor_norm(gradient)
@@ -187,9 +206,10 @@ class HostGradients:
     """Micro-batches add up in page-locked host memory; the sum visits the device one tensor at a time."""
 
     def __init__(self, optimizer: AdamW8bit, limit: float) -> None:
-        self.optimizer, self.limit, self._micro = optimizer, limit, 0
+        self.optimizer, self.limit, self.watching = optimizer, limit, True
         self._sums: dict[nn.Parameter, Tensor] = {}
         self._started: set[nn.Parameter] = set()
+        self._draws: Counter[int] = Counter()
         parameters = list(_parameters(optimizer))
         self._mover = Mover(local(parameters[0]).device)
         for index, parameter in enumerate(parameters):
@@ -200,16 +220,18 @@ class HostGradients:
     def begin(self) -> None:
         """Start from zero sums."""
         self._started.clear()
+        self._draws.clear()
 
     def _hook(self, index: int):
         def add(parameter: nn.Parameter) -> None:
+            if not self.watching:
+                return
             gradient, parameter.grad = local(parameter.grad), None  # pyright: ignore[reportArgumentType]
             total = self._sums[parameter]
             if parameter in self._started:
                 held = self._mover.fetch([total]).wait()[0]
-                self._micro += 1
                 if held.dtype == torch.bfloat16:
-                    add_stochastically_(held, gradient, index * 7919 + self._micro * 104729)
+                    add_stochastically_(held, gradient, _draw_seed(self.optimizer, index, self._draws))
                 else:
                     held.add_(gradient)
                 gradient = held

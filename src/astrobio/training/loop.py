@@ -4,51 +4,50 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from rich.console import Console
 
-from astrobio.batch import IGNORED, Collator, Sample, Statistics
+from astrobio.batch import Collator, Sample, Statistics
 from astrobio.dataset.reader import WorldDataset
 from astrobio.dataset.tokenizer import WorldTokenizer
 from astrobio.errors import InputError
-from astrobio.losses import count_targets
 from astrobio.system.unified import UnifiedMultiModalSystem
 from astrobio.training.activations import BatchShape
-from astrobio.training.checkpoint import (
-    read_json,
-    read_run,
-    restore_checkpoint,
-    save_checkpoint,
-    save_weights,
-    write_json,
-)
+from astrobio.training.checkpoint import read_json, read_run, restore_checkpoint, save_checkpoint, write_json
 from astrobio.training.config import RunConfig, TrainingConfig, choose_device
-from astrobio.training.feed import Feed, Store, sweep
-from astrobio.training.monitor import Monitor
+from astrobio.training.feed import Feed, Store
+from astrobio.training.launcher import RankLost, Stopped
+from astrobio.training.monitor import Monitor, open_monitor
 from astrobio.training.optim import learning_rate, set_learning_rate
-from astrobio.training.parallel import prepare
-from astrobio.training.ranks import join_ranks, rank, world_size
-from astrobio.training.step import StepResult, forward_loss, gradient_norms, is_mixed, train_step
+from astrobio.training.parallel import Prepared, check_execution, prepare
+from astrobio.training.ranks import (
+    attempt,
+    by_first_rank,
+    is_loss_of_a_rank,
+    join_ranks,
+    launched_ranks,
+    meet,
+    rank,
+    together,
+    world_size,
+)
+from astrobio.training.share import NumberedFeed, own_micro_batches, without_targets
+from astrobio.training.step import StepResult, gradient_norms, is_mixed, train_step
+from astrobio.training.stopping import StopRequest, watch_signals
+from astrobio.training.validation import Progress, keep_if_best
 
 FITTED_WORLDS = 1024  # training worlds, evenly spaced, that tokenizer and statistics are fitted to
 MAIN_LOSSES = ("total", "classification", "language", "graph_links")  # shown beside the progress bar
-FREE_KEYS = ("device", "cache", "workers", "log_every", "keep", "checkpoint_every")  # may differ when resuming
-
-
-@dataclass
-class Progress:
-    """Where a run stands, besides its weights."""
-
-    step: int = 0
-    best: float = float("inf")
-    skipped: int = 0
-    skipped_in_a_row: int = 0
+FREE_KEYS = (  # may differ when resuming
+    "training.device", "training.cache", "training.workers", "training.log_every", "training.keep",
+    "training.checkpoint_every", "execution.shards", "execution.compile", "execution.activation_gib",
+    "execution.offload",
+)  # fmt: skip
 
 
 class Stores(NamedTuple):
@@ -77,37 +76,76 @@ def train(
     Raises:
         InputError: no worlds, a run folder of another configuration, or a loss that stays non-finite.
     """
-    run_dir, console, settings = Path(run_dir), console or Console(stderr=True), config.training
+    run_dir, settings = Path(run_dir), config.training
+    check_execution(config.execution, launched_ranks())
     device = join_ranks(choose_device(settings.device))
-    prepare_run(config, data_dir, run_dir, console, like)
-    train_store, validation_store = stores or open_stores(run_dir, data_dir, settings, device)
-    feed = build_feed(train_store, settings)
+    console = (console or Console(stderr=True)) if rank() == 0 else Console(quiet=True)
+    try:
+        by_first_rank(lambda: prepare_run(config, data_dir, run_dir, console, like))
+        ready = together(lambda: stores or open_stores(run_dir, data_dir, settings, device))
+        return _train(config, run_dir, ready, device, console, label)
+    except RuntimeError as error:
+        if world_size() == 1 or not is_loss_of_a_rank(error):
+            raise
+        raise RankLost(
+            "a rank of this run is gone; the launcher, or the same command, continues from the last checkpoint"
+        ) from error
 
+
+def _train(
+    config: RunConfig, run_dir: Path, stores: Stores, device: torch.device, console: Console, label: str
+) -> Progress:
+    """`train` in a prepared run folder."""
+    settings, feed = config.training, build_feed(stores.train, config.training)
+    say_idle_ranks(settings, console)
     seed_everything(settings.seed)
-    prepared = prepare(config.system, config.execution, settings, device, batch_shape(train_store, settings))
+    prepared = prepare(config.system, config.execution, settings, device, batch_shape(stores.train, settings))
     system, optimizer = prepared.system, prepared.optimizer
     progress = resume(run_dir, system, optimizer, console)
 
-    batches = feed.stream(start=progress.step * settings.accumulation)
-    with Monitor(run_dir, progress.step, settings.steps, console, label) as monitor:
+    shares = own_micro_batches(feed, settings.accumulation, start=progress.step)
+    with watch_signals() as request, open_monitor(run_dir, progress.step, settings.steps, console, label) as monitor:
         while progress.step < settings.steps:
-            micro_batches = list(islice(batches, settings.accumulation))
+            share, error = attempt(lambda: next(shares))
+            if meet(error, flag=request.signal != 0):
+                stop(request, prepared, config, run_dir, progress)
+            assert share is not None
+            batches, seeds = [part.batch for part in share], [part.seed for part in share]
             set_learning_rate(optimizer, learning_rate(progress.step, settings))
-            result = train_step(system.train(), prepared.policy, micro_batches, config.loss, settings.precision)
+            result = train_step(system.train(), prepared.policy, batches, config.loss, settings.precision, seeds)
             progress.step += 1
             note_skipped(result, progress, settings, monitor)
             if is_due(progress.step, settings.log_every, settings.steps):
                 report(result, progress, settings, monitor)
-            if settings.gradient_norms_every and progress.step % settings.gradient_norms_every == 0:
-                norms = gradient_norms(system, micro_batches[0], config.loss, settings.precision)
+            if is_norm_due(progress.step, settings) and prepared.measurable:
+                first = batches[0] if rank() == 0 else without_targets(batches[0])
+                norms = gradient_norms(system, prepared.policy, first, config.loss, settings.precision, seeds[0])
                 monitor.record(progress.step, "gradient_norms", norms)
             if is_due(progress.step, settings.validate_every or steps_per_epoch(feed, settings), settings.steps):
                 prepared.save_barrier()
-                keep_if_best(system, validation_store, config, run_dir, progress, monitor)
+                keep_if_best(prepared, stores.validation, config, run_dir, progress, monitor)
             if is_due(progress.step, settings.checkpoint_every, settings.steps):
-                prepared.save_barrier()
-                save_checkpoint(run_dir, progress.step, system, optimizer, asdict(progress), settings.keep)
+                checkpoint(prepared, config, run_dir, progress)
     return progress
+
+
+def checkpoint(prepared: Prepared, config: RunConfig, run_dir: Path, progress: Progress) -> None:
+    """Write where the run stands; every rank must call it."""
+    prepared.save_barrier()
+    save_checkpoint(run_dir, progress.step, prepared.system, prepared.optimizer, asdict(progress), config.training.keep)
+
+
+def stop(request: StopRequest, prepared: Prepared, config: RunConfig, run_dir: Path, progress: Progress) -> NoReturn:
+    """End the run between two steps.
+
+    Raises:
+        Stopped: always, with how to go on.
+    """
+    checkpoint(prepared, config, run_dir, progress)
+    raise Stopped(
+        f"stopped after step {progress.step} of {config.training.steps}; the same command continues {run_dir}",
+        request.code,
+    )
 
 
 def prepare_run(
@@ -147,10 +185,21 @@ def open_store(
     return Store(WorldDataset(data_dir, split), collator, device, settings.cache, settings.workers, half).fill()
 
 
-def build_feed(store: Store, settings: TrainingConfig) -> Feed:
-    """The stream of training batches that the settings describe, for this rank."""
-    shard = (rank(), world_size())
-    return Feed(store, settings.batch_size, settings.seed, settings.modality_dropout, settings.modalities, shard)
+def build_feed(store: Store, settings: TrainingConfig) -> NumberedFeed:
+    """The training batches that the settings describe."""
+    return NumberedFeed(store, settings.batch_size, settings.seed, settings.modality_dropout, settings.modalities)
+
+
+def say_idle_ranks(settings: TrainingConfig, console: Console) -> None:
+    """A step has so many micro-batches whatever the number of ranks: say it where some ranks get fewer or none."""
+    ranks, micro_batches = world_size(), settings.accumulation
+    if micro_batches % ranks:
+        console.print(
+            f"training.accumulation={micro_batches} micro-batches a step over {ranks} ranks: some wait in each step; "
+            f"a multiple of {ranks} uses all (worlds a step = training.batch_size × training.accumulation)",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def batch_shape(store: Store, settings: TrainingConfig) -> BatchShape:
@@ -186,6 +235,11 @@ def resume(
 def steps_per_epoch(feed: Feed, settings: TrainingConfig) -> int:
     """Optimizer steps in one pass over the training worlds, at least 1."""
     return max(1, feed.batches_per_epoch // settings.accumulation)
+
+
+def is_norm_due(step: int, settings: TrainingConfig) -> bool:
+    """Whether gradient norms are asked for after this step."""
+    return settings.gradient_norms_every > 0 and step % settings.gradient_norms_every == 0
 
 
 def is_due(step: int, every: int, total: int) -> bool:
@@ -226,49 +280,6 @@ def report(result: StepResult, progress: Progress, settings: TrainingConfig, mon
     monitor.record(progress.step, "train", values)
 
 
-def keep_if_best(
-    system: UnifiedMultiModalSystem,
-    store: Store,
-    config: RunConfig,
-    run_dir: Path,
-    progress: Progress,
-    monitor: Monitor,
-) -> None:
-    """Validate, and keep the weights if they are the best so far."""
-    scores = validate(system, store, config)
-    monitor.record(progress.step, "validation", scores)
-    monitor.say(
-        f"step {progress.step}: validation accuracy {scores['accuracy']:.3f}, "
-        f"classification {scores.get('classification', float('nan')):.3f}, total {scores['total']:.3f}"
-    )
-    score = scores.get(config.training.select, scores["total"])
-    if score < progress.best:
-        progress.best = score
-        save_weights(system, run_dir / "model.safetensors")
-        write_json(run_dir / "best.json", {"step": progress.step, **scores})
-
-
-@torch.no_grad()
-def validate(system: UnifiedMultiModalSystem, store: Store, config: RunConfig) -> dict[str, float]:
-    """Every loss part over the whole split, and the accuracy, with the run's modalities and no dropout."""
-    settings = config.training
-    system.eval()
-    weights = config.loss.of_parts()
-    sums, counts = ({name: torch.zeros((), device=store.device) for name in weights} for _ in range(2))
-    right, known = (torch.zeros((), device=store.device) for _ in range(2))
-    for batch in sweep(store, len(store), batch_size=settings.batch_size, modalities=settings.modalities):
-        outputs, loss = forward_loss(system, batch, config.loss, dict.fromkeys(weights, 1.0), settings.precision)
-        for name, count in count_targets(batch).items():
-            sums[name] += loss.parts.get(name, 0.0)
-            counts[name] += count
-        labelled = batch.labels != IGNORED
-        right += (outputs.state_logits.argmax(dim=-1) == batch.labels)[labelled].sum()
-        known += labelled.sum()
-    parts = {name: float(sums[name] / counts[name].clamp_min(1.0)) for name, weight in weights.items() if weight}
-    total = sum(weights[name] * value for name, value in parts.items())
-    return {"total": total, **parts, "accuracy": float(right / known.clamp_min(1.0))}
-
-
 def _fit(worlds: WorldDataset, config: RunConfig, data_dir: Path | str) -> tuple[WorldTokenizer, Statistics]:
     """Tokenizer and statistics of up to `FITTED_WORLDS` training worlds."""
     if len(worlds) == 0:
@@ -289,7 +300,7 @@ def _require_same(old: RunConfig, new: RunConfig, run_dir: Path) -> None:
     """Refuse to continue a run under other settings, except for those that change no result."""
     before, now = _leaves(old.to_dict()), _leaves(new.to_dict())
     for key in sorted(before.keys() | now.keys()):
-        if key.removeprefix("training.") not in FREE_KEYS and before.get(key) != now.get(key):
+        if key not in FREE_KEYS and before.get(key) != now.get(key):
             raise InputError(
                 f"{run_dir}: holds a run with {key}={before.get(key)}, found {now.get(key)}; give another "
                 "--out, or the same settings to resume"

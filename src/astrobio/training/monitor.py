@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from astrobio.training.ranks import rank
+
 
 class Monitor:
     """Context manager around the loop. One line of `log.jsonl` is `{"step": …, "kind": …, name: number, …}`.
@@ -74,6 +76,37 @@ class Monitor:
     def say(self, message: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(message, highlight=False)
+
+
+class SilentMonitor(Monitor):
+    """What ranks other than the first have: it takes everything, shows nothing and writes no file."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        pass
+
+    def advance(self, step: int, losses: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def steps_per_second(self, step: int) -> float:
+        """Nothing is measured."""
+        return float("nan")
+
+    def record(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def say(self, message: str) -> None:
+        """Nothing."""
+
+
+def open_monitor(run_dir: Path, start: int, total: int, console: Console, label: str = "train") -> Monitor:
+    """The run's monitor on rank 0, a silent one on the others."""
+    return Monitor(run_dir, start, total, console, label) if rank() == 0 else SilentMonitor()
 
 
 def _open_board(folder: Path, start: int) -> Any:

@@ -10,14 +10,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from torch.distributed.checkpoint.state_dict_loader import load as load_shards
-from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
@@ -28,15 +25,14 @@ from astrobio.system.config import SystemConfig
 from astrobio.system.unified import UnifiedMultiModalSystem
 from astrobio.training.activations import BatchShape, block_costs, blocks_of, empty_system, recomputed_blocks
 from astrobio.training.config import TrainingConfig
-from astrobio.training.eight_bit import AdamW8bit
+from astrobio.training.eight_bit import AdamW8bit, local
 from astrobio.training.execution import ExecutionConfig
 from astrobio.training.gradients import GradientPolicy, gradient_policy
 from astrobio.training.offload import BlockStreamer, settle, stream_blocks
 from astrobio.training.optim import build_optimizer
 from astrobio.training.plan import require_fit
-from astrobio.training.ranks import world_size
+from astrobio.training.ranks import shard_place, world_size
 
-WRAPPER = "_checkpoint_wrapped_module."  # what recomputation adds to the names of parameters
 WEIGHT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED = ("decoder.", "model.", "climate_cnn.stages.", "metabolic_vae.")  # the rest is small
 STREAMED_COMPILED = ("decoder.model.",)  # streaming is bound by copies: the others would gain nothing
@@ -47,13 +43,45 @@ class Prepared:
     """A system ready to train, its optimizer, and where its gradients go.
 
     Args:
-        save_barrier: call before reading weights or moments on the host (a no-op unless they are streamed).
+        save_barrier: call before reading weights or moments: streamed ones arrive on the host, and sharded ones that a
+            pass without gradients left whole are shards again. measurable: whether gradients can be looked at without
+            a step being taken (streamed blocks take theirs in the backward).
     """
 
     system: UnifiedMultiModalSystem
     optimizer: torch.optim.Optimizer
     policy: GradientPolicy
     save_barrier: Callable[[], None]
+    measurable: bool = True
+
+
+def check_execution(execution: ExecutionConfig, ranks: int) -> None:
+    """Refuse what cannot be done on this number of ranks; nothing needs to be loaded for it.
+
+    On one rank all is possible, `offload` only together with `gradients=backward`. On several, gradients may be `keep`
+    (both optimizers), `stochastic` or `host` (8-bit one), and `offload` goes together with `keep`.
+
+    Raises:
+        InputError: with what to set instead.
+    """
+    found = execution.gradients
+    if ranks == 1 and execution.offload and found != "backward":
+        raise InputError(
+            "execution.offload: weights in host memory are updated in the backward on one GPU; set "
+            f"execution.gradients=backward, found {found}"
+        )
+    if ranks > 1 and found == "backward":
+        raise InputError(
+            f"execution.gradients: a step in the backward takes one micro-batch, which would leave {ranks - 1} of "
+            f"{ranks} ranks idle; expected keep, stochastic or host, found backward"
+        )
+    if ranks > 1 and execution.offload and found != "keep":
+        raise InputError(
+            "execution.offload: gradients of sharded weights in host memory add up there; set "
+            f"execution.gradients=keep, found {found}"
+        )
+    if ranks > 1 and execution.shards and ranks % execution.shards:
+        raise InputError(f"execution.shards: expected a divisor of the {ranks} ranks, found {execution.shards}")
 
 
 def prepare(
@@ -70,12 +98,8 @@ def prepare(
     Raises:
         InputError: an execution that contradicts itself or the machine.
     """
+    check_execution(execution, world_size())
     streamed = execution.offload and world_size() == 1
-    if streamed and execution.gradients != "backward":
-        raise InputError(
-            "execution.offload: weights in host memory are updated in the backward on one GPU; set "
-            f"execution.gradients=backward, found {execution.gradients}"
-        )
     if device.type == "cuda":
         require_fit(config, execution, shape, torch.cuda.get_device_properties(device).total_memory, world_size())
     sharded = world_size() > 1
@@ -90,7 +114,7 @@ def prepare(
     if sharded:
         shard(system, make_mesh(device, execution.shards), execution, device)
         if load is None:
-            fill(system, home, load)
+            fill_shards(system, home, device)
     optimizer = build_optimizer(system, training, execution.optimizer, device if execution.offload else None)
     streamer: BlockStreamer | None = None
     if streamed:
@@ -99,7 +123,8 @@ def prepare(
             blocks_of(system), optimizer, device, training.clip, STREAMED_COMPILED if execution.compile else ()
         )
     policy = gradient_policy(execution.gradients, optimizer, training.clip, streamer)
-    return Prepared(system, optimizer, policy, (lambda: None) if streamer is None else streamer.synchronize)
+    barrier = (lambda: keep_shards_only(system)) if streamer is None else streamer.synchronize
+    return Prepared(system, optimizer, policy, barrier, measurable=streamer is None)
 
 
 def fill(
@@ -111,6 +136,37 @@ def fill(
         system.init_weights()
     else:
         load(system)
+
+
+@torch.no_grad()
+def fill_shards(system: UnifiedMultiModalSystem, home: torch.device, device: torch.device) -> None:
+    """First weights of a sharded system, the same whatever the number of ranks: drawn whole on `device`, one at a time.
+
+    Args:
+        home: where the shards are kept.
+    """
+    system.to_empty(device=home)
+
+    def keep_own(name: str, parameter: nn.Parameter, depth: int) -> None:
+        whole = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+        if name == "absent":
+            whole.normal_()
+        else:
+            init_parameter(name, whole, depth)
+        own, (start, _) = local(parameter.data), shard_place(parameter.data)
+        own.copy_(whole[start : start + own.shape[0]])
+
+    for part, depth in system.part_depths().items():  # in the order of `init_weights`
+        for name, parameter in system.get_submodule(part).named_parameters():
+            keep_own(name, parameter, max(depth, 1))
+    keep_own("absent", system.absent, 1)
+
+
+def keep_shards_only(system: nn.Module) -> None:
+    """Drop whole weights that a pass without a backward left behind."""
+    for module in system.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def choose_recomputed(config: SystemConfig, execution: ExecutionConfig, shape: BatchShape) -> tuple[str, ...]:
@@ -138,15 +194,9 @@ def transform(system: nn.Module, execution: ExecutionConfig, recomputed: tuple[s
 
 
 def make_mesh(device: torch.device, shards: int) -> DeviceMesh:
-    """One dimension over which weights are sharded, and one of replicas where `shards` is a part of all ranks.
-
-    Raises:
-        InputError: `shards` does not divide the number of ranks.
-    """
+    """One dimension over which weights are sharded, and one of replicas where `shards` is a part of all ranks."""
     ranks = world_size()
     shards = shards or ranks
-    if ranks % shards:
-        raise InputError(f"execution.shards: expected a divisor of the {ranks} ranks, found {shards}")
     if shards == ranks:
         return init_device_mesh(device.type, (ranks,), mesh_dim_names=("shard",))
     return init_device_mesh(device.type, (ranks // shards, shards), mesh_dim_names=("replicate", "shard"))
@@ -154,6 +204,8 @@ def make_mesh(device: torch.device, shards: int) -> DeviceMesh:
 
 def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: ExecutionConfig, device: torch.device) -> None:
     """FSDP2 in place: every block, every part, the system."""
+    # Parts return views of their last tensors; nothing changes these in place, which is what the warning is about.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     on_gpu = device.type == "cuda"
     options: dict[str, Any] = {
         "mesh": mesh,
@@ -209,38 +261,3 @@ def _settle_resident(
         nn.init.normal_(fresh)
     else:
         init_parameter(name, fresh, max(system.part_depths()[name.split(".")[0]], 1))
-
-
-def _sharded_state(system: nn.Module, optimizer: AdamW8bit) -> dict[str, Any]:
-    """Weights and moments by the names they have without recomputation, as they are laid out on this rank."""
-    state: dict[str, Any] = {}
-    for name, parameter in system.named_parameters():
-        name = name.replace(WRAPPER, "")
-        state[f"model.{name}"] = parameter.data
-        optimizer.local_state(parameter)
-        for key, value in optimizer.state[parameter].items():
-            state[f"optimizer.{name}.{key}"] = value
-    return state
-
-
-def save_sharded(folder: Path, system: nn.Module, optimizer: AdamW8bit) -> None:
-    """Every rank writes its shards; any other number of ranks can read them with `load_sharded`."""
-    state = {**_sharded_state(system, optimizer), "updates": torch.tensor(optimizer.updates)}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is a fine number of ranks
-        save_shards(state, checkpoint_id=str(folder))
-
-
-def load_sharded(folder: Path, system: nn.Module, optimizer: AdamW8bit) -> None:
-    """Read weights and moments in place, laid out as this run has them, whatever number of ranks wrote them.
-
-    Raises:
-        InputError: there is no whole checkpoint.
-    """
-    if not (folder / ".metadata").is_file():
-        raise InputError(f"{folder}: expected a whole sharded checkpoint, found none; use an older one")
-    state = {**_sharded_state(system, optimizer), "updates": torch.tensor(0)}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        load_shards(state, checkpoint_id=str(folder))
-    optimizer.updates = int(state["updates"])

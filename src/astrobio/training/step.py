@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from astrobio.batch import MultiModalBatch
 from astrobio.losses.combined import LossWeights, MultiModalLoss, compute_multimodal_loss, count_targets
 from astrobio.system.unified import SystemOutputs, UnifiedMultiModalSystem
-from astrobio.training.gradients import GradientPolicy
-from astrobio.training.ranks import sum_over_ranks
+from astrobio.training.gradients import GradientPolicy, global_norm
+from astrobio.training.ranks import gather, sum_over_ranks, world_size
 
 
 @dataclass
@@ -65,19 +65,26 @@ def train_step(
     batches: Sequence[MultiModalBatch],
     weights: LossWeights,
     precision: str,
+    seeds: Sequence[int] = (),
 ) -> StepResult:
-    """One step over its micro-batches; a non-finite loss or gradient leaves the weights as they were and says why."""
+    """One step over its micro-batches; a non-finite loss or gradient leaves the weights as they were and says why.
+
+    Args:
+        batches: this rank's, as many as every other rank's. seeds: one for each, of what its forward pass draws.
+    """
     result = StepResult()
     counts = sum_over_ranks(global_counts(batches))
     policy.begin()
-    for batch in batches:
+    for place, batch in enumerate(batches):
+        if seeds:
+            torch.manual_seed(seeds[place])
         _, loss = forward_loss(system, batch, weights, counts, precision)
         parts = _numbers(loss)
         result.losses = {name: result.losses.get(name, 0.0) + value for name, value in parts.items()}
         bad = [name for name, value in parts.items() if not abs(value) < float("inf")]
         if bad:
             system.zero_grad(set_to_none=True)
-            result.skipped = f"the loss is not finite ({', '.join(bad)}) in worlds {_some(batch.world_ids)}"
+            result.skipped = f"the loss is not finite ({', '.join(bad)}) in worlds {_guilty(loss, batch)}"
             return result
         loss.total.backward()
     result.gradient_norm = float(policy.finish())
@@ -87,33 +94,69 @@ def train_step(
 
 
 def gradient_norms(
-    system: UnifiedMultiModalSystem, batch: MultiModalBatch, weights: LossWeights, precision: str
-) -> dict[str, dict[str, float]]:
+    system: UnifiedMultiModalSystem, policy: GradientPolicy, batch: MultiModalBatch, weights: LossWeights,
+    precision: str, seed: int = 0,
+) -> dict[str, dict[str, float]]:  # fmt: skip
     """Norm of each weighted loss part's gradient in each part of the system; an encoder it doesn't reach shows 0.
 
-    It leaves gradients and random states as they were.
+    It leaves weights, gradients and random states as they were. Every rank must call it, with a batch of its own: the
+    gradients are those of all ranks' batches together.
     """
-    devices = [batch.labels.device] if batch.labels.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
-        _, loss = forward_loss(system, batch, weights, None, precision)
-    owners = {name: list(child.parameters()) for name, child in system.named_children()}
+    counts, scale = sum_over_ranks(count_targets(batch)), weights.of_parts()
+    measure = _norms_of_shards if world_size() > 1 else _norms_of_wholes
+    with torch.random.fork_rng(devices=[batch.labels.device] if batch.labels.is_cuda else []):
+
+        def parts() -> dict[str, Tensor]:
+            torch.manual_seed(seed)
+            loss = forward_loss(system, batch, weights, counts, precision)[1]
+            return {name: scale[name] * value for name, value in loss.parts.items()}
+
+        policy.watching = False
+        try:
+            return measure(system, [name for name, weight in scale.items() if weight != 0.0], parts)
+        finally:
+            policy.watching = True
+
+
+def _norms_of_wholes(
+    system: UnifiedMultiModalSystem, names: Sequence[str], parts: Callable[[], dict[str, Tensor]]
+) -> dict[str, dict[str, float]]:
+    """From one forward pass; no gradient stays on its parameter."""
     out: dict[str, dict[str, float]] = {}
-    scale = weights.of_parts()
-    for part, value in loss.parts.items():
-        if value.requires_grad:
-            out[part] = {name: scale[part] * _norm_of(value, parameters) for name, parameters in owners.items()}
+    losses = parts()
+    for part in [name for name in names if losses[name].requires_grad]:
+        out[part] = {}
+        for name, child in system.named_children():
+            found = torch.autograd.grad(losses[part], list(child.parameters()), retain_graph=True, allow_unused=True)
+            out[part][name] = float(global_norm(g for g in found if g is not None))
     return out
 
 
-def _norm_of(value: Tensor, parameters: list[nn.Parameter]) -> float:
-    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-    return float(nn.utils.get_total_norm([g for g in gradients if g is not None]))
+def _norms_of_shards(
+    system: UnifiedMultiModalSystem, names: Sequence[str], parts: Callable[[], dict[str, Tensor]]
+) -> dict[str, dict[str, float]]:
+    """From one pass a part: only a whole backward hands every rank its shards of the gradients."""
+    out: dict[str, dict[str, float]] = {}
+    for part in names:
+        parts()[part].backward()
+        out[part] = {
+            name: float(global_norm(p.grad for p in child.parameters() if p.grad is not None))
+            for name, child in system.named_children()
+        }
+        system.zero_grad(set_to_none=True)
+    return out
 
 
 def _numbers(loss: MultiModalLoss) -> dict[str, float]:
     """Total and parts over all ranks, as floats in one transfer; a rank's NaN is so seen by all of them at once."""
     values = sum_over_ranks({"total": loss.total.detach()} | {name: v.detach() for name, v in loss.parts.items()})
     return dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))
+
+
+def _guilty(loss: MultiModalLoss, batch: MultiModalBatch) -> str:
+    """Names of the worlds on the ranks whose own loss is not finite."""
+    bad = not bool(torch.isfinite(torch.stack([value.detach().float() for value in loss.parts.values()])).all())
+    return ", ".join(text for text in gather(_some(batch.world_ids) if bad else "") if text)
 
 
 def _some(names: Sequence[str], limit: int = 3) -> str:
