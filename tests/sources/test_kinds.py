@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from pds.api_client.models.pds_products import PdsProducts
 from pytest_httpserver import HTTPServer
 from werkzeug import Request as WebRequest
 from werkzeug import Response as WebResponse
@@ -26,7 +27,7 @@ CDS_QUERY = 'reanalysis-era5 {"variable": ["2m_temperature"], "year": ["2024"]}'
 def test_every_database_says_what_it_is_and_makes_its_example_request(source) -> None:
     query = "<OBJECT>Planet" if source.example.startswith("@") else source.example
     request = source.request(query)
-    assert request.method in ("GET", "POST") and request.url.startswith(source.base)
+    assert request.method in ("GET", "POST") and request.url.startswith(source.url(""))
     assert source.licence.name and source.licence.url.startswith("http") and source.citation and source.tested_by.detail
     assert source.rate[0] >= 1 and source.rate[1] > 0
 
@@ -54,7 +55,7 @@ def test_a_name_can_not_end_its_string() -> None:
 
 
 def pds_product(number: int) -> dict:
-    """A product in the shape of the registry's published models (1.6.0)."""
+    """A product as the registry's published models describe it."""
     harvested = f"2024-01-01T00:00:{number:02d}Z"
     return {
         "id": f"urn:nasa:pds:bundle:data::{number}.0", "type": "Product_Observational", "title": f"Product {number}",
@@ -67,7 +68,10 @@ def test_pds_goes_on_after_the_last_sort_value(httpserver: HTTPServer, local, se
     def page(request: WebRequest) -> WebResponse:
         after = request.args.get("search-after", "")
         rest = [p for p in map(pds_product, range(7)) if p["properties"][request.args["sort"]][0] > after]
-        return WebResponse(json.dumps({"summary": {"hits": 7}, "data": rest[: int(request.args["limit"])]}))
+        summary = {"hits": 7, "took": 1, "q": request.args["q"], "properties": []}
+        body = {"summary": summary, "data": rest[: int(request.args["limit"])]}
+        assert len(PdsProducts.from_dict(body).data) == len(body["data"]), "the official client's models take it"
+        return WebResponse(json.dumps(body))
 
     httpserver.expect_request("/products").respond_with_handler(page)
     source = local("pds", httpserver.url_for(""), pager=replace(ALL_SOURCES["pds"].pager, size=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -11,9 +12,11 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlencode
 
+import libsbml
 import numpy as np
 import pytest
 from astropy.io.votable import parse_single_table
+from astropy.table import Table
 from pytest_httpserver import HTTPServer
 from werkzeug import Request as WebRequest
 from werkzeug import Response as WebResponse
@@ -21,10 +24,11 @@ from werkzeug import Response as WebResponse
 from astrobio.sources import ALL_SOURCES, PayloadError, SourceError, fetch
 from astrobio.sources.client import Settings
 from astrobio.sources.kinds.tap import votable_rows
-from astrobio.sources.parsers import atom_entries, hitran_lines, json_rows, kegg_entries, pubmed_articles
+from astrobio.sources.parsers import atom_entries, hitran_lines, json_rows, pubmed_articles
 from astrobio.sources.samples import metabolism_of
 
 ASTROQUERY = files("astroquery")
+PLANETS = Path(__file__).parents[1] / "services" / "exo" / "planets.csv"
 
 
 def recorded(*parts: str) -> bytes:
@@ -170,6 +174,61 @@ def test_zenodo_harvesting_error(httpserver: HTTPServer, local, settings: Settin
         fetch(local("zenodo-oai", base), "identifier=oai:zenodo.org:XXX", settings=settings)
 
 
+def test_nasa_exoplanet_archive(httpserver: HTTPServer, local, settings: Settings) -> None:
+    """The archive's own rows, in a VOTable."""
+    rows = [row for row in csv.DictReader(PLANETS.read_text().splitlines()) if row["hostname"] == "TRAPPIST-1"]
+    table = Table({name: [float(row[name]) for row in rows] for name in ("pl_rade", "pl_orbper", "st_teff")})
+    table.add_column([row["pl_name"] for row in rows], name="pl_name", index=0)
+    body = io.BytesIO()
+    table.write(body, format="votable")
+    base = serve(httpserver, body.getvalue(), content_type="application/x-votable+xml")
+    answer = fetch(local("nasa-exoplanet-archive", base), "TRAPPIST-1", settings=settings)
+    assert [r.identifier for r in answer.records] == [row["pl_name"] for row in rows] and len(rows) == 7
+    assert "FROM pscomppars WHERE pl_name = 'TRAPPIST-1'" in httpserver.log[0][0].form["QUERY"]
+    assert answer.records[0].payload["pl_rade"] == pytest.approx(float(rows[0]["pl_rade"]))
+
+
+def test_arxiv_record_and_error(httpserver: HTTPServer, local, settings: Settings, recording) -> None:
+    httpserver.expect_oneshot_request("/query").respond_with_data(recording("arxiv_astro-ph_0601001.xml"))
+    httpserver.expect_request("/query").respond_with_data(recording("arxiv_incorrect_id.xml"), status=400)
+    source = local("arxiv", httpserver.url_for(""))
+    record = fetch(source, "hot Jupiters", settings=settings).records[0]
+    assert record.identifier == "http://arxiv.org/abs/astro-ph/0601001v1" and len(record.payload["authors"]) == 4
+    assert record.payload["title"].startswith("Frequency of Hot Jupiters")
+    with pytest.raises(SourceError, match=r"arxiv: HTTP 400.*incorrect id format for abc"):
+        fetch(source, "wrong", settings=settings)
+
+
+def test_ads_search(httpserver: HTTPServer, local, settings: Settings, recording) -> None:
+    source = local("ads", serve(httpserver, recording("ads_search.json")))
+    answer = fetch(source, "first_author:Sudilovsky", settings=replace(settings, secrets={"ads": "token-of-test"}))
+    codes = ["1971Sci...174..142S", "2012GCN..13229...1S", "2012GCN..13048...1S"]
+    assert [r.identifier for r in answer.records] == codes and not answer.quarantined
+
+
+def test_cmr_granules(httpserver: HTTPServer, local, settings: Settings, recording) -> None:
+    source = local("nasa-cmr", serve(httpserver, recording("cmr_granules_umm.json")))
+    record = fetch(source, "GPM_3IMERGHH", settings=settings).records[0]
+    assert record.payload["meta"]["concept-id"] == "G1618495041-GES_DISC"
+    assert record.payload["umm"]["RelatedUrls"][0]["Type"] == "GET DATA"
+
+
+def test_ncbi_article(httpserver: HTTPServer, local, settings: Settings, recording) -> None:
+    search = {"esearchresult": {"count": "1", "webenv": "MCID_1", "querykey": "1", "idlist": []}}
+    httpserver.expect_request("/esearch.fcgi").respond_with_json(search)
+    httpserver.expect_request("/efetch.fcgi").respond_with_data(recording("ncbi_pubmed.xml"))
+    record = fetch(local("ncbi", httpserver.url_for("")), "MRI", settings=settings).records[0]
+    assert record.identifier == "11700088" and record.payload["title"].startswith("Proton MRI of (13)C")
+
+
+def test_agora2(httpserver: HTTPServer, local, settings: Settings) -> None:
+    """SBML of another collection under AGORA2's addresses."""
+    body = gzip.decompress(files("cobra").joinpath("data/textbook.xml.gz").read_bytes())
+    httpserver.expect_request("/Methanobrevibacter_smithii_ATCC_35061.xml").respond_with_data(body)
+    answer = fetch(local("agora2", httpserver.url_for("")), "Methanobrevibacter_smithii_ATCC_35061", settings=settings)
+    assert answer.records[0].payload.suffix == ".xml" and len(metabolism_of(answer.records[0]).reactions) >= 70
+
+
 def test_arxiv(local, httpserver: HTTPServer, settings: Settings, payload) -> None:
     folder = payload("payloads", "arxiv.py", "tests", "fixtures")
     total = 0
@@ -257,9 +316,12 @@ def test_ncbi_error(httpserver: HTTPServer, local, settings: Settings) -> None:
         "gene.sample",
     ],
 )
-def test_kegg(name: str, payload) -> None:
+def test_kegg(name: str, httpserver: HTTPServer, local, settings: Settings, payload) -> None:
     body = payload("payloads", "biopython", "KEGG", name).read_bytes()
-    rows = kegg_entries(body, name)
+    known = replace(settings, accepted=frozenset({"kegg"}))
+    answer = fetch(local("kegg", serve(httpserver, body)), "get/C00023", settings=known)
+    rows = [record.payload for record in answer.records]
+    assert answer.complete and not answer.quarantined
     assert len(rows) == len(re.findall(rb"^ENTRY", body, re.MULTILINE)) > 0
     for row in rows:
         assert row["fields"]["ENTRY"] and row["kind"] in ("compound", "enzyme", "cds")
@@ -300,13 +362,16 @@ FORMULA     H2
 
 
 def test_bigg(httpserver: HTTPServer, local, settings: Settings) -> None:
-    body = files("cobra").joinpath("data/textbook.xml.gz").read_bytes()
-    httpserver.expect_request("/e_coli_core.xml.gz").respond_with_data(body)
-    answer = fetch(local("bigg", httpserver.url_for("")), "e_coli_core", settings=settings)
-    path = answer.records[0].payload
-    assert isinstance(path, Path) and gzip.decompress(path.read_bytes()) == gzip.decompress(body)
-    graph = metabolism_of(answer.records[0])
-    assert 70 <= len(graph.reactions) <= 96 and 50 <= len(graph.compounds) <= 80
+    """BiGG's models of E. coli, as cobrapy ships them: the core becomes a graph, of iJO1366 every entry is counted."""
+    for name, file, sizes in (("e_coli_core", "textbook", (72, 95)), ("iJO1366", "iJO1366", (1805, 2583))):
+        body = files("cobra").joinpath(f"data/{file}.xml.gz").read_bytes()
+        httpserver.expect_request(f"/{name}.xml.gz").respond_with_data(body)
+        record = fetch(local("bigg", httpserver.url_for("")), name, settings=settings).records[0]
+        model = libsbml.readSBMLFromString(gzip.decompress(record.payload.read_bytes()).decode()).getModel()
+        assert model.getId() == name and (model.getNumSpecies(), model.getNumReactions()) == sizes
+        if name == "e_coli_core":
+            graph = metabolism_of(record)
+            assert 70 <= len(graph.reactions) <= 96 and 50 <= len(graph.compounds) <= 80
 
 
 @pytest.mark.parametrize("name", ["compounds", "reactions"])

@@ -6,9 +6,11 @@ The secret is attached below the cache, so that neither the cache nor a caller e
 
 from __future__ import annotations
 
+import html
 import io
 import os
 import random
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -382,8 +384,10 @@ def _excerpt(response: requests.Response, stream: bool) -> str:
 
 
 def _brief(text: str) -> str:
-    """The first 200 characters of an answer, on one line."""
-    return " ".join(text.split())[:200]
+    """The first 200 characters of an answer, on one line; of a page or an XML document, what a person would read."""
+    if text.lstrip()[:1] == "<":
+        text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text[:20_000])
+    return " ".join(html.unescape(text).split())[:200]
 
 
 def _shown(request: requests.PreparedRequest) -> str:

@@ -70,7 +70,11 @@ COPERNICUS_CDS = Job(
     ),
     example=CDS_EXAMPLE,
     rate=(2, 1.0),
-    tested_by=Evidence("mock contract", "no recorded answer is available; a queue made after its processes interface"),
+    tested_by=Evidence(
+        "mock contract",
+        "no recorded answer is available; a queue made after its processes interface",
+        ("tests/sources/test_kinds.py::test_a_job_is_submitted_polled_and_downloaded",),
+    ),
 )
 
 NASA_CMR = Rest(
@@ -87,7 +91,14 @@ NASA_CMR = Rest(
     citation="NASA Earth Science Data and Information System",
     credential=EARTHDATA,
     example="short_name=M2TMNXSLV&temporal=2020-01-01,2020-12-31",
-    tested_by=Evidence("recorded answers", "granule answers in earthaccess's test data"),
+    tested_by=Evidence(
+        "recorded answers",
+        "granule answers in earthaccess's test data",
+        (
+            "tests/sources/test_recordings.py::test_cmr_granules",
+            "tests/sources/test_recordings.py::test_cmr",
+        ),
+    ),
 )
 
 GES_DISC = Grid(
@@ -100,7 +111,11 @@ GES_DISC = Grid(
     citation="Gelaro et al. 2017, doi:10.1175/JCLI-D-16-0758.1",
     credential=EARTHDATA,
     example="MERRA2_MONTHLY/M2TMNXSLV.5.12.4/2020/MERRA2_400.tavgM_2d_slv_Nx.202001.nc4?variables=T2M&lat=-30:30",
-    tested_by=Evidence("real server", "an OPeNDAP server holding a MERRA-2 single-level layout"),
+    tested_by=Evidence(
+        "real server",
+        "an OPeNDAP server holding a MERRA-2 single-level layout",
+        ("tests/sources/test_servers.py::test_opendap_reads_a_selection_lazily",),
+    ),
 )
 
 ESGF = Stac(
@@ -113,7 +128,14 @@ ESGF = Stac(
     licence=Licence("CC BY 4.0 (per model)", "https://pcmdi.llnl.gov/CMIP6/TermsOfUse"),
     citation="Eyring et al. 2016, doi:10.5194/gmd-9-1937-2016",
     example="collections=CMIP6&cmip6:experiment_id=piControl&cmip6:variable_id=rlut",
-    tested_by=Evidence("recorded answers", "a published CMIP6 item, served by a STAC interface"),
+    tested_by=Evidence(
+        "recorded answers",
+        "a published CMIP6 item, served by a STAC interface",
+        (
+            "tests/sources/test_recordings.py::test_esgf",
+            "tests/services/test_services.py::test_stac_pages_and_filters",
+        ),
+    ),
 )
 
 CMIP6_ZARR = Grid(
@@ -126,5 +148,9 @@ CMIP6_ZARR = Grid(
     citation="Eyring et al. 2016, doi:10.5194/gmd-9-1937-2016",
     example="CMIP/NOAA-GFDL/GFDL-CM4/piControl/r1i1p1f1/Amon/rlut/gr1/v20180701?variables=rlut&time=@0:12",
     rate=(50, 1.0),
-    tested_by=Evidence("real server", "an S3 server holding a store in CMIP6's own layout"),
+    tested_by=Evidence(
+        "real server",
+        "an S3 server holding stores in CMIP6's own layout",
+        ("tests/sources/test_buckets.py::test_s3_reads_a_cmip6_store",),
+    ),
 )

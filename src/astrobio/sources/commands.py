@@ -42,7 +42,8 @@ def _summary(source: Source) -> dict[str, Any]:
         "base": source.base,
         "credential": _credential_state(source.credential), "licence": source.licence.name,
         "licence_page": source.licence.url, "licence_to_accept": bool(source.licence.accept),
-        "tested_by": source.tested_by.kind, "tested_with": source.tested_by.detail, "example": source.example,
+        "tested_by": source.tested_by.kind, "tested_with": source.tested_by.detail,
+        "tests": list(source.tested_by.tests), "example": source.example,
         "citation": source.citation,
     }  # fmt: skip
 

@@ -25,7 +25,14 @@ NASA_EXOPLANET_ARCHIVE = Tap(
     identifier="pl_name",
     types={"pl_rade": float | None, "pl_bmasse": float | None, "pl_eqt": float | None, "st_teff": float | None},
     example="TRAPPIST-1",
-    tested_by=Evidence("real server", "a VO TAP service holding pscomppars with the archive's own rows"),
+    tested_by=Evidence(
+        "real server",
+        "a VO TAP service holding pscomppars with the archive's own rows",
+        (
+            "tests/services/test_services.py::test_tap_sync_finds_the_planets_of_a_host",
+            "tests/sources/test_recordings.py::test_nasa_exoplanet_archive",
+        ),
+    ),
 )
 
 EXOPLANET_EU = Tap(
@@ -39,7 +46,11 @@ EXOPLANET_EU = Tap(
     "star_distance FROM exoplanet.epn_core WHERE target_name = '{name}' OR star_name = '{name}'",
     identifier="target_name",
     example="Proxima Cen b",
-    tested_by=Evidence("real server", "a VO TAP service holding exoplanet.epn_core in its published layout"),
+    tested_by=Evidence(
+        "real server",
+        "a VO TAP service holding exoplanet.epn_core in its published layout",
+        ("tests/services/test_services.py::test_exoplanet_eu_layout",),
+    ),
 )
 
 GAIA = Tap(
@@ -53,7 +64,11 @@ GAIA = Tap(
     "mh_gspphot FROM gaiadr3.gaia_source WHERE source_id = {name}",
     identifier="source_id",
     example="2635476908753563008",
-    tested_by=Evidence("recorded answers", "a DR3 query's VOTable in astroquery's test data"),
+    tested_by=Evidence(
+        "recorded answers",
+        "a DR3 query's VOTable in astroquery's test data",
+        ("tests/sources/test_recordings.py::test_gaia",),
+    ),
 )
 
 ESO = Tap(
@@ -87,7 +102,12 @@ ESO = Tap(
         ),
     ),
     tested_by=Evidence(
-        "recorded answers", "the login's token answer in astroquery's test data; ObsCore on a VO TAP service"
+        "real server",
+        "ObsCore on a VO TAP service; the login's recorded token answer in astroquery's test data",
+        (
+            "tests/services/test_services.py::test_eso_obscore_layout",
+            "tests/sources/test_recordings.py::test_eso_login",
+        ),
     ),
 )
 
@@ -106,5 +126,9 @@ PDS = Rest(
     licence=Licence("public", "https://pds.nasa.gov/policies/"),
     citation="NASA Planetary Data System",
     example='(pds:Target_Identification.pds:name eq "Mars")',
-    tested_by=Evidence("schema", "answers made after the product models of the registry's published interface (1.6.0)"),
+    tested_by=Evidence(
+        "schema",
+        "answers that the models of NASA's own client of the registry accept",
+        ("tests/sources/test_kinds.py::test_pds_goes_on_after_the_last_sort_value",),
+    ),
 )

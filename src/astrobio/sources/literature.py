@@ -27,7 +27,14 @@ ADS = Rest(
         "ads", Header(), "https://ui.adsabs.harvard.edu/user/settings/token", env=("ADS_API_TOKEN", "ADS_DEV_KEY")
     ),
     example='abs:"biosignature" year:2024',
-    tested_by=Evidence("recorded answers", "a search answer in the test data of a client of this interface"),
+    tested_by=Evidence(
+        "recorded answers",
+        "a search answer in the test data of a client of this interface",
+        (
+            "tests/sources/test_recordings.py::test_ads_search",
+            "tests/sources/test_recordings.py::test_ads",
+        ),
+    ),
 )
 
 ARXIV = Rest(
@@ -44,7 +51,14 @@ ARXIV = Rest(
     citation="arXiv",
     example='all:"biosignature gas"',
     rate=(1, 3.0),
-    tested_by=Evidence("recorded answers", "search and error answers in the test data of a client of this interface"),
+    tested_by=Evidence(
+        "recorded answers",
+        "search and error answers in the test data of a client of this interface",
+        (
+            "tests/sources/test_recordings.py::test_arxiv_record_and_error",
+            "tests/sources/test_recordings.py::test_arxiv",
+        ),
+    ),
 )
 
 NCBI = Rest(
@@ -69,7 +83,14 @@ NCBI = Rest(
     ),
     example="methanogenesis AND archaea",
     rate=(3, 1.0),
-    tested_by=Evidence("recorded answers", "PubMed answers in Biopython's test data"),
+    tested_by=Evidence(
+        "recorded answers",
+        "PubMed answers in Biopython's test data",
+        (
+            "tests/sources/test_recordings.py::test_ncbi_article",
+            "tests/sources/test_recordings.py::test_ncbi_in_two_steps",
+        ),
+    ),
 )
 
 ZENODO = Rest(
@@ -93,7 +114,11 @@ ZENODO = Rest(
     ),
     example="exoplanet climate model output",
     rate=(1, 1.0),
-    tested_by=Evidence("mock contract", "answers made after its documentation; see zenodo-oai for recorded ones"),
+    tested_by=Evidence(
+        "mock contract",
+        "answers made after its documentation; see zenodo-oai for recorded ones",
+        ("tests/sources/test_kinds.py::test_page_numbers_count_up_to_a_short_page",),
+    ),
 )
 
 ZENODO_OAI = OaiPmh(
@@ -106,7 +131,14 @@ ZENODO_OAI = OaiPmh(
     citation="Zenodo, CERN",
     example="identifier=oai:zenodo.org:10357859",
     rate=(1, 1.0),
-    tested_by=Evidence("recorded answers", "answers in the harvesting client's test data; lists on an OAI-PMH server"),
+    tested_by=Evidence(
+        "recorded answers",
+        "answers in the harvesting client's test data",
+        (
+            "tests/sources/test_recordings.py::test_zenodo_harvesting",
+            "tests/sources/test_recordings.py::test_zenodo_harvesting_error",
+        ),
+    ),
 )
 
 PANGAEA = OaiPmh(
@@ -120,6 +152,8 @@ PANGAEA = OaiPmh(
     example="set=topicAtmosphere&from=2024-01-01&until=2024-01-02",
     rate=(1, 1.0),
     tested_by=Evidence(
-        "mock contract", "an OAI-PMH server with Dublin Core records; none of its own answers is recorded"
+        "mock contract",
+        "an OAI-PMH server with Dublin Core records; none of its own answers is recorded",
+        ("tests/sources/test_servers.py::test_oaipmh_follows_resumption_tokens",),
     ),
 )

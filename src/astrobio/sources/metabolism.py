@@ -32,7 +32,11 @@ KEGG = Rest(
     citation="Kanehisa et al. 2023, doi:10.1093/nar/gkac963",
     example="get/R04541+C01217",
     rate=(3, 1.0),
-    tested_by=Evidence("recorded answers", "compound, enzyme and reaction files in Biopython's test data"),
+    tested_by=Evidence(
+        "recorded answers",
+        "compound, enzyme and gene files in Biopython's test data",
+        ("tests/sources/test_recordings.py::test_kegg",),
+    ),
 )
 
 BIOCYC = Rest(
@@ -52,7 +56,11 @@ BIOCYC = Rest(
     ),
     example="META:TRP",
     rate=(1, 1.0),
-    tested_by=Evidence("mock contract", "no recorded answer is available; objects made after its web-service guide"),
+    tested_by=Evidence(
+        "mock contract",
+        "no recorded answer is available; objects made after its web-service guide",
+        ("tests/sources/test_auth.py::test_a_login_is_made_once_and_its_cookie_goes_along",),
+    ),
 )  # fmt: skip
 
 BIGG = FileSet(
@@ -65,7 +73,11 @@ BIGG = FileSet(
     citation="Norsigian et al. 2020, doi:10.1093/nar/gkz1054",
     example="iJO1366",
     rate=(10, 1.0),
-    tested_by=Evidence("recorded answers", "its iJO1366 model, shipped with cobrapy"),
+    tested_by=Evidence(
+        "recorded answers",
+        "its e_coli_core and iJO1366, shipped with cobrapy",
+        ("tests/sources/test_recordings.py::test_bigg",),
+    ),
 )
 
 AGORA2 = FileSet(
@@ -79,7 +91,9 @@ AGORA2 = FileSet(
     example="Methanobrevibacter_smithii_ATCC_35061",
     rate=(2, 1.0),
     tested_by=Evidence(
-        "mock contract", "SBML of another collection served under its addresses; no file of its own is recorded"
+        "mock contract",
+        "SBML of another collection served under its addresses; no file of its own is recorded",
+        ("tests/sources/test_recordings.py::test_agora2",),
     ),
 )
 
@@ -97,7 +111,11 @@ MODELSEED = FileSet(
     ),
     citation="Seaver et al. 2021, doi:10.1093/nar/gkaa746",
     example="compounds.tsv#cpd00001",
-    tested_by=Evidence("recorded answers", "its own compounds and reactions of 2021, written as its tables"),
+    tested_by=Evidence(
+        "recorded answers",
+        "its own compounds and reactions of 2021, written as its tables",
+        ("tests/sources/test_recordings.py::test_modelseed",),
+    ),
 )
 
 UNIPROT = Rest(
@@ -115,7 +133,9 @@ UNIPROT = Rest(
     citation="UniProt Consortium 2025, doi:10.1093/nar/gkae1010",
     example="ec:2.8.4.1 AND reviewed:true",
     tested_by=Evidence(
-        "recorded answers", "a search answer with its Link header, in the test data of a client of this interface"
+        "recorded answers",
+        "a search answer in the test data of a client of this interface",
+        ("tests/sources/test_recordings.py::test_uniprot",),
     ),
 )
 
@@ -134,7 +154,11 @@ GTDB = Rest(
     licence=Licence("CC BY-SA 4.0", "https://gtdb.ecogenomic.org/about"),
     citation="Parks et al. 2022, doi:10.1093/nar/gkab776",
     example="Methanosarcina barkeri",
-    tested_by=Evidence("schema", "answers made after the published models of its interface"),
+    tested_by=Evidence(
+        "mock contract",
+        "pages made after the published models of its interface",
+        ("tests/sources/test_kinds.py::test_page_numbers_count_up_to_a_short_page",),
+    ),
 )
 
 MGNIFY = Rest(
@@ -153,7 +177,11 @@ MGNIFY = Rest(
         "mgnify", Header(), "https://www.ebi.ac.uk/ena/submit/webin", env=("MGNIFY_TOKEN",), required=False
     ),
     example="hydrothermal vent",
-    tested_by=Evidence("mock contract", "no recorded answer is available; pages made after its documentation"),
+    tested_by=Evidence(
+        "mock contract",
+        "no recorded answer is available; pages made after its documentation",
+        ("tests/sources/test_kinds.py::test_page_numbers_count_up_to_a_short_page",),
+    ),
 )
 
 
@@ -195,5 +223,9 @@ JGI = Job(
         env=("JGI_TOKEN",),
     ),
     example=JGI_EXAMPLE,
-    tested_by=Evidence("mock contract", "no recorded answer is available; a restoration made after its tutorial"),
+    tested_by=Evidence(
+        "mock contract",
+        "no recorded answer is available; a restoration made after its tutorial",
+        ("tests/sources/test_kinds.py::test_jgi_brings_a_file_back_from_tape",),
+    ),
 )

@@ -31,10 +31,14 @@ class Licence:
 @dataclass(frozen=True)
 class Evidence:
     """How a connector was tested: on its own recorded answers, against its published schema, against a real server of
-    its protocol holding its own table layout, or only against a mock written after its documentation."""
+    its protocol holding its own table layout, or only against a mock written after its documentation.
+
+    `tests` names the tests that show it, as pytest does.
+    """
 
     kind: EvidenceKind
     detail: str
+    tests: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,11 @@ MAST = Mast(
         "mast", Cookie("mast_token"), "https://auth.mast.stsci.edu/token", env=("MAST_API_TOKEN",), required=False
     ),
     example="WASP-39",
-    tested_by=Evidence("recorded answers", "observation answers in astroquery's test data"),
+    tested_by=Evidence(
+        "recorded answers",
+        "observation answers in astroquery's test data",
+        ("tests/sources/test_recordings.py::test_mast",),
+    ),
 )
 
 
@@ -102,7 +106,11 @@ EXOMOL = FileSet(
     licence=Licence("CC BY-SA 4.0", "https://creativecommons.org/licenses/by-sa/4.0/"),
     citation="Tennyson et al. 2024, doi:10.1016/j.jqsrt.2024.109083",
     example="CO/12C-16O/Li2015",
-    tested_by=Evidence("recorded answers", "the definition file of CO"),
+    tested_by=Evidence(
+        "recorded answers",
+        "the definition file of CO",
+        ("tests/sources/test_recordings.py::test_exomol",),
+    ),
 )
 
 
@@ -135,7 +143,11 @@ HITRAN = Rest(
     ),
     example="1 3400 3402",
     rate=(1, 1.0),
-    tested_by=Evidence("recorded answers", "water lines in astroquery's test data"),
+    tested_by=Evidence(
+        "recorded answers",
+        "water lines in astroquery's test data",
+        ("tests/sources/test_recordings.py::test_hitran",),
+    ),
 )
 
 PSG = Rest(
@@ -155,5 +167,9 @@ PSG = Rest(
     ),
     example="@planet.cfg",
     rate=(1, 1.0),
-    tested_by=Evidence("mock contract", "no recorded answer is available; tables made after its handbook"),
+    tested_by=Evidence(
+        "mock contract",
+        "no recorded answer is available; tables made after its handbook",
+        ("tests/sources/test_kinds.py::test_psg_sends_a_form_and_reads_a_table",),
+    ),
 )
