@@ -24,6 +24,7 @@ from astrobio.quality.rules import finding
 
 TIMEOUT = 600.0  # s for one file
 MEMORY = 4 * 2**30  # bytes beyond what the idle process holds
+GRACE = 2.0  # s that an idle process has to end by itself
 START = 120.0  # s that a fresh process may take to import the readers
 _CONTEXT: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
 if hasattr(_CONTEXT, "set_forkserver_preload"):
@@ -48,7 +49,7 @@ class Examiner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop()
+        self._stop(GRACE)
 
     def examine(self, path: str | Path) -> FileReport:
         """What `examine` says, or FILE-007 where it could not finish."""
@@ -86,10 +87,12 @@ class Examiner:
             return f"stopped by {signal.Signals(-code).name}"
         return f"ended with status {code}"
 
-    def _stop(self) -> None:
+    def _stop(self, grace: float = 0.0) -> None:
+        """End the child; one that is idle gets a moment to put its things away."""
         if self._pipe is not None:
             self._pipe.close()
         if self._process is not None:
+            self._process.join(grace)
             self._process.kill()
             self._process.join()
         self._pipe = self._process = None

@@ -101,10 +101,30 @@ def sample_from_planet(
     )
 
 
-def samples_from_planets(planets: Iterable[Record], spectra: Mapping[str, Record | Path] | None = None) -> list[Sample]:
-    """Catalogue rows → samples with text, and a spectrum where `spectra` has one under the planet's name."""
-    known = spectra or {}
-    return [sample_from_planet(planet, spectrum=known.get(str(_row(planet).get("pl_name")))) for planet in planets]
+Parts = Mapping[str, Any]  # name of a planet → what `sample_from_planet` takes for it
+
+
+def samples_from_planets(
+    planets: Iterable[Record],
+    spectra: Parts | None = None,
+    climates: Parts | None = None,
+    metabolisms: Parts | None = None,
+) -> list[Sample]:
+    """Catalogue rows → samples with text, and whatever the mappings hold under a planet's name.
+
+    Raises:
+        InputError: as `sample_from_planet`, or a name that no row has.
+    """
+    rows = {str(_row(planet).get("pl_name")): planet for planet in planets}
+    given = {"spectrum": spectra or {}, "climate": climates or {}, "metabolism": metabolisms or {}}
+    for part, known in given.items():
+        unknown = sorted(set(known) - set(rows))
+        if unknown:
+            raise InputError(f"{part}: expected names of planets among the records, found {', '.join(unknown)[:200]}")
+    return [
+        sample_from_planet(planet, **{part: known.get(name) for part, known in given.items()})
+        for name, planet in rows.items()
+    ]
 
 
 def spectrum_of(source: Record | Path) -> Spectrum:
