@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from astrobio.batch import MODALITIES
@@ -52,7 +54,10 @@ from astrobio.evaluation.predictions import Predictions
 from astrobio.training.checkpoint import load_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
 from astrobio.training.loop import Stores, open_stores, prepare_run, train
+from astrobio.training.step import is_mixed
 from machine import describe
+
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for a GPU must not start CUDA before forking
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = ("unified", *MODALITIES)
@@ -73,20 +78,25 @@ class Job:
     like: Path
 
 
-_STORES: dict[tuple[Path, str], Stores] = {}  # prepared worlds of this process, shared by its jobs
+_PREPARED: list[Stores] = []  # worlds prepared once in memory, before the training processes fork
+_MOVED: dict[str, Stores] = {}  # and as each of these keeps them on its device
 
 
 def run_job(job: Job) -> str:
     """Train one system to the end; returns what to say of it."""
     if is_finished(job.run, job.config):
         return f"{job.run}: kept"
+    torch.set_num_threads(1)  # a forked process can't use the threads that its parent started
     device = choose_device(job.config.training.device)
-    key = (job.data, str(device))
-    if key not in _STORES:
-        _STORES[key] = open_stores(job.like, job.data, job.config.training, device)
+    if str(device) not in _MOVED:
+        half = is_mixed(device, job.config.training.precision)
+        _MOVED[str(device)] = Stores(*(store.on(device, half=half) for store in _PREPARED[0]))
     start = time.perf_counter()
     console = Console(stderr=True, quiet=multiprocessing.parent_process() is not None)
-    train(job.config, job.data, job.run, stores=_STORES[key], like=job.like, console=console, label=job.run.parent.name)
+    train(
+        job.config, job.data, job.run, stores=_MOVED[str(device)], like=job.like, console=console,
+        label=job.run.parent.name,
+    )  # fmt: skip
     return f"{job.run}: {time.perf_counter() - start:.0f} s"
 
 
@@ -96,7 +106,7 @@ def run_jobs(jobs: list[Job], processes: int, console: Console) -> None:
         for job in jobs:
             console.print(run_job(job), highlight=False)
         return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
         for said in pool.map(run_job, jobs):
             console.print(said, highlight=False)
 
@@ -111,6 +121,8 @@ def train_all(base: RunConfig, options: argparse.Namespace, console: Console) ->
     """Tune at the first seed, train the chosen rate at the others; system → seed → run folder."""
     like = options.out / "prepared"
     prepare_run(base, options.data, like, console)
+    in_memory = replace(base.training, cache="memory")
+    _PREPARED.append(open_stores(like, options.data, in_memory, torch.device("cpu")))
 
     def jobs(seed: int, factors: dict[str, list[float]]) -> list[Job]:
         return [

@@ -132,7 +132,7 @@ def test_filling_by_loader_processes_gives_the_same_rows(collator: Collator, wor
 
 
 def test_half_precision_cubes_come_back_whole(store: Store):
-    row = store[0].halved()
+    row = store[0].to(CPU, torch.bfloat16)
     assert row.batch.climate.dtype == torch.bfloat16
     merged = store.merge([row], [[row] * 4])
     assert torch.equal(merged.climate, store[0].batch.climate.bfloat16().float())

@@ -87,8 +87,7 @@ def compute_multimodal_loss(
 
     A part without a valid target is exactly 0, with a gradient of 0.
     """
-    own = count_targets(batch)
-    counts = own if counts is None else counts
+    counts = count_targets(batch) if counts is None else counts
     scale = {name: weight for name, weight in (weights or LossWeights()).of_parts().items() if weight != 0.0}
     parts = {name: PARTS[name](outputs, batch) / _at_least_one(counts[name]) for name in scale}
     total = outputs.state_logits.new_zeros((), dtype=torch.float32)

@@ -100,16 +100,14 @@ def matched_filters(
     taper = torch.cos(offset * (math.pi / 2)).square() * mask[:, None]
     taper = torch.where(offset.abs() < 1, taper, 0.0)
     total = torch.einsum("bal,bl->ba", taper, information)
-    amplitudes, significances = [], []
-    for order in range(basis):
-        wave = taper * torch.cos((offset + 1) * (math.pi / 2 * order))
-        signal = torch.einsum("bal,bl->ba", wave, value * information)
-        variance = torch.einsum("bal,bl->ba", wave.square(), information)
-        amplitudes.append(signal / (total + 1e-3))
-        significances.append(signal * (variance + 1e-6).rsqrt())
+    order = torch.arange(basis, device=offset.device)[:, None] * (math.pi / 2)
+    waves = taper[:, :, None] * torch.cos((offset + 1)[:, :, None] * order)  # [B, A, J, L]
+    signal = torch.einsum("bajl,bl->baj", waves, value * information)
+    variance = torch.einsum("bajl,bl->baj", waves.square(), information)
+    amplitudes, significances = signal / (total + 1e-3)[..., None], signal * (variance + 1e-6).rsqrt()
     weight = taper.sum(-1)
     mean_width = torch.einsum("bal,bl->ba", taper, torch.where(mask, width, 0.0)) / (weight + 1e-6)
-    features = torch.stack([*amplitudes, *significances], dim=-1).asinh()
+    features = torch.cat([amplitudes, significances], dim=-1).asinh()
     extra = torch.stack([(total + 1e-3).log() / 4, mean_width / 4], dim=-1)  # /4: order-one numbers
     seen = weight > 0
     return torch.cat([features, extra], dim=-1) * seen[..., None], seen

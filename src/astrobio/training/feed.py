@@ -57,15 +57,9 @@ class Row:
     present: tuple[bool, ...]  # as `Sample.present`, on the host whatever the device
     group: str  # host star where the provenance names it, else the world itself: the unit of resampling
 
-    def to(self, device: torch.device) -> Row:
-        """The same world with its tensors, except the graph's, on a device."""
-        return replace(
-            self, batch=self.batch.to(device), context=self.context.to(device), target=self.target.to(device)
-        )
-
-    def halved(self) -> Row:
-        """The same world with its cube in bf16."""
-        return replace(self, batch=replace(self.batch, climate=self.batch.climate.bfloat16()))
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Row:
+        """The same world with its cube on a device; all else is small and joins others faster on the host."""
+        return replace(self, batch=replace(self.batch, climate=self.batch.climate.to(device, dtype)))
 
     def nbytes(self) -> int:
         """Bytes of the tensors without the graph, which worlds of one organism share."""
@@ -169,6 +163,13 @@ class Store:
     def _prepare(self, sample: Sample) -> Row:
         return prepare_row(sample, self.collator, self._graph(sample.metabolism))
 
+    def on(self, device: torch.device, *, half: bool = False) -> Store:
+        """The same worlds for another device, with what is prepared already (in memory, for a GPU)."""
+        moved = Store(self.worlds, self.collator, device, "auto", self.workers, half)
+        for index, row in self._rows.items():
+            moved._rows[index] = moved._keep(replace(row, graph=moved._graph(self.worlds.metabolism(index))))
+        return moved
+
     def __getstate__(self) -> dict[str, Any]:
         """What a loader process needs; what was prepared stays here."""
         return {**vars(self), "_graphs": None, "_rows": {}, "absent": None}
@@ -180,8 +181,7 @@ class Store:
         """The row where and how it is kept."""
         if self.cache != "device":
             return row
-        moved = row.to(self.device)
-        return moved.halved() if self.half else moved
+        return row.to(self.device, torch.bfloat16 if self.half else torch.float32)
 
     def _graph(self, graph: MetabolicGraph | None) -> Data:
         """The graph as tensors, made once for all worlds that share it."""
