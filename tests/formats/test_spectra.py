@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 from pathlib import Path
 
 import numpy as np
@@ -235,3 +236,83 @@ def test_every_real_table_of_wasp39b_is_read() -> None:
         assert 20_500 < np.average(spectrum.value, weights=spectrum.sigma**-2) < 22_000, path.name  # Feinstein 2023
         assert notes["rows"] - sum(notes["dropped"].values()) - notes["duplicates_merged"] == len(spectrum.value)
         assert sum(notes["dropped"].values()) <= 3
+
+
+def test_a_row_that_was_copied_counts_once(tmp_path: Path) -> None:
+    rows = [f"{w},{d},{s}" for w, d, s in zip(WAVELENGTH, DEPTH, SIGMA, strict=True)]
+    spectrum, notes = read_spectrum(
+        _csv(tmp_path, "wavelength [um],depth [ppm],sigma [ppm]", [*rows, rows[1], rows[0]])
+    )
+    _assert_truth(spectrum)
+    assert notes["copies_dropped"] == 2 and notes["duplicates_merged"] == 0
+
+
+FORMATS = ("csv", "ecsv", "fits", "votable", "ipac", "csv.gz")
+
+
+def _written(tmp_path: Path, form: str) -> bytes:
+    """A small spectrum in this format."""
+    path = tmp_path / f"sound.{form}"
+    if form.startswith("csv"):
+        body = _csv(tmp_path, "wavelength [um],depth [ppm],sigma [ppm]").read_bytes()
+        return gzip.compress(body) if form.endswith("gz") else body
+    table = Table({"wavelength": WAVELENGTH * u.um, "depth": DEPTH, "sigma": SIGMA})
+    table["depth"].unit = table["sigma"].unit = u.percent
+    if form == "ecsv":
+        write_spectrum(Spectrum(WAVELENGTH, DEPTH, SIGMA, np.full(3, 0.1)), path)
+    else:
+        table.write(path, format={"ipac": "ascii.ipac"}.get(form, form))
+    return path.read_bytes()
+
+
+def _damaged(body: bytes, rng: random.Random) -> bytes:
+    at, to = sorted(rng.randrange(len(body)) for _ in range(2))
+    noise = bytes(rng.randrange(256) for _ in range(rng.choice([1, 8, 80])))
+    return rng.choice([
+        body[:at], body[:at] + noise + body[at + len(noise) :], body[:at] + body[to:], body + body,
+        body[:at] + b"9" * 3000 + body[at:], body[:at] + b'"' + b"A" * 200_000 + body[at:],
+        body[:at] + body[at:to] * 20 + body[to:],
+        body.replace(b"um", b"furlong"), body.replace(b"e", b"\\x00", 3), b"<?xml version='1.0'?>" + body,
+    ])  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mutations", [40, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", FORMATS)
+def test_damaged_tables_give_a_spectrum_or_one_clear_error(form: str, mutations: int, tmp_path: Path) -> None:
+    body, rng, refused = _written(tmp_path, form), random.Random(f"{form} {mutations}"), 0
+    path = tmp_path / "damaged.table"
+    for _ in range(mutations):
+        path.write_bytes(_damaged(body, rng))
+        try:
+            read_spectrum(path, units={"wavelength": "um"} if rng.random() < 0.2 else None)
+        except InputError as error:
+            refused += 1
+            said = str(error)
+            assert (path.name in said, len(said) < 1000) == (True, True), said[:300]
+    assert refused > mutations // 4
+
+
+def test_what_other_readers_raise_names_the_file(tmp_path: Path) -> None:
+    """csv's, astropy's and zlib's own errors are no ValueErrors."""
+    wide = _csv(tmp_path, "wavelength [um],depth [ppm],sigma [ppm]", ['1,"' + "9" * 200_000 + '",3'], "wide.csv")
+    header = fits.Header([("SIMPLE", True), ("BITPIX", 8), ("NAXIS", 0)]).tostring().encode()
+    broken = tmp_path / "broken.fits"
+    broken.write_bytes(header.replace(b"NAXIS   =                    0", b"NAXIS   =                    Q"))
+    packed = tmp_path / "packed.csv.gz"
+    packed.write_bytes(gzip.compress(b"wavelength [um],depth [ppm],sigma [ppm]\\n" * 50)[:-20] + b"\\xff" * 12)
+    for path in (wide, broken, packed):
+        with pytest.raises(InputError, match=path.name):
+            read_spectrum(path)
+
+
+def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("astrobio.formats.spectra_table.MAX_BYTES", 2**22)
+    (tmp_path / "bomb.fits.gz").write_bytes(gzip.compress(b"SIMPLE  =" + bytes(2**24)))
+    with pytest.raises(InputError, match="found more once unpacked"):
+        read_spectrum(tmp_path / "bomb.fits.gz")
+    entity = '<?xml version="1.0"?><!DOCTYPE v [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><VOTABLE>&b;</VOTABLE>'
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "bomb.vot").write_bytes(entity.encode(encoding))
+        with pytest.raises(InputError, match=r"bomb\.vot"):
+            read_spectrum(tmp_path / "bomb.vot")

@@ -125,10 +125,10 @@ def _spectrum(
     arrays, notes = _clean(path, wavelength, value, sigma, width, limit)
     stated = kind or raw.meta.get("kind", "").lower() or found_kind
     if stated not in SPECTRUM_KINDS:
-        raise InputError(f"{path}: kind: expected one of {', '.join(SPECTRUM_KINDS)}, found {stated!r}")
+        raise InputError(f"{path}: kind: expected one of {', '.join(SPECTRUM_KINDS)}, found {stated[:60]!r}")
     if (stated == "reflection") != ("albedo" in columns):
         raise InputError(
-            f"{path}: expected an albedo column for reflection and a depth for the rest, found kind {stated}"
+            f"{path}: expected an albedo column for reflection and a depth for the rest, found kind {stated[:60]}"
         )
     widths = _from_spacing(arrays[0]) if width is None else arrays[3]
     notes.update(
@@ -266,14 +266,14 @@ def _axis(path: Path, columns: dict[str, Column]) -> tuple[np.ndarray, np.ndarra
 def _unit_of_axis(path: Path, column: Column) -> u.UnitBase:
     if column.unit is None:
         raise InputError(
-            f"{path}: column {column.name!r}: expected a unit, found none; write '{column.name} [um]' in the header "
-            f"or pass --units wavelength=um"
+            f"{path}: column {column.name[:60]!r}: expected a unit, found none; write '{column.name[:60]} [um]' in the "
+            f"header or pass --units wavelength=um"
         )
     unit = _spectral_unit(column.unit)
     if unit is None:
         raise InputError(
-            f"{path}: column {column.name!r}: expected a unit of length, wavenumber or frequency, "
-            f"found {column.unit!r}; pass --units wavelength=um"
+            f"{path}: column {column.name[:60]!r}: expected a unit of length, wavenumber or frequency, "
+            f"found {column.unit[:60]!r}; pass --units wavelength=um"
         )
     return unit
 
@@ -285,8 +285,8 @@ def _values(path: Path, columns: dict[str, Column]) -> tuple[np.ndarray, np.ndar
     unit = column.unit if column.unit is not None else ("" if role != "depth" else None)
     if unit is None:
         raise InputError(
-            f"{path}: column {column.name!r}: expected a unit (fraction, % or ppm), found none; write "
-            f"'{column.name} [ppm]' in the header or pass --units depth=ppm"
+            f"{path}: column {column.name[:60]!r}: expected a unit (fraction, % or ppm), found none; write "
+            f"'{column.name[:60]} [ppm]' in the header or pass --units depth=ppm"
         )
     factor = _depth_factor(path, column.name, unit)
     errors = [columns[name] for name in ("sigma",) if name in columns]
@@ -309,7 +309,7 @@ def _depth_factor(path: Path, name: str, unit: str) -> float:
         return 1e6 * float(spelled.replace("10**", "1e"))
     if spelled not in DEPTH_UNITS:
         raise InputError(
-            f"{path}: column {name!r}: expected fraction, % or ppm, found {unit!r}; pass --units depth=ppm"
+            f"{path}: column {name[:60]!r}: expected fraction, % or ppm, found {unit[:60]!r}; pass --units depth=ppm"
         )
     return DEPTH_UNITS[spelled]
 
@@ -317,7 +317,7 @@ def _depth_factor(path: Path, name: str, unit: str) -> float:
 def _clean(
     path: Path, wavelength: np.ndarray, value: np.ndarray, sigma: np.ndarray, width: np.ndarray | None, limit: float
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], dict[str, Any]]:
-    """Drop and count unusable rows, sort, merge equal wavelengths by inverse variance."""
+    """Drop and count unusable rows and copies, sort, merge equal wavelengths by inverse variance."""
     widths = np.ones_like(wavelength) if width is None else width
     usable = np.isfinite(wavelength) & np.isfinite(value) & np.isfinite(sigma) & np.isfinite(widths)
     dropped = {"nan": int((~usable).sum())}
@@ -329,6 +329,10 @@ def _clean(
         dropped[reason] = int((usable & ~good).sum())
         usable &= good
     order = np.flatnonzero(usable)[np.argsort(wavelength[usable], kind="stable")]
+    swapped = bool((np.diff(order) < 0).any())
+    rows = np.stack([wavelength[order], value[order], sigma[order]], axis=1)
+    _, first = np.unique(rows, axis=0, return_index=True)  # a row that was copied is one measurement, not two
+    copies, order = len(order) - len(first), order[np.sort(first)]
     parts = wavelength[order], value[order], sigma[order], widths[order]
     starts = np.flatnonzero(np.append(True, np.diff(parts[0]) > 1e-9 * parts[0][1:])) if len(order) else order
     if len(starts) < 2:
@@ -345,8 +349,8 @@ def _clean(
         np.where(single, parts[2][starts], weight**-0.5),
         np.maximum.reduceat(parts[3], starts),
     )
-    notes = {"rows": len(wavelength), "dropped": dropped, "duplicates_merged": len(order) - len(starts),
-             "sorted": bool((np.diff(order) < 0).any())}  # fmt: skip
+    notes = {"rows": len(wavelength), "dropped": dropped, "copies_dropped": copies,
+             "duplicates_merged": len(order) - len(starts), "sorted": swapped}  # fmt: skip
     return arrays, notes
 
 

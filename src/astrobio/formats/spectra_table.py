@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import tempfile
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import ascii, fits
-from astropy.io.votable.exceptions import VOTableSpecError, VOWarning
+from astropy.io.votable.exceptions import VOWarning
 from astropy.table import Table
 from astropy.units import UnitsWarning
 from astropy.utils.exceptions import AstropyWarning
@@ -25,6 +26,7 @@ UNIT_WORDS = {  # unambiguous unit words inside a column's name
     "um", "µm", "μm", "micron", "microns", "nm", "angstrom", "angstroms", "ppm", "percent", "pct", "fraction",
     "hz", "ghz", "thz", "cm-1",
 }  # fmt: skip
+_ENTITY = re.compile(rb"<\0?!\0?E\0?N\0?T\0?I\0?T\0?Y")  # expansion bombs, external files; in UTF-16 as well
 _BRACKETS = re.compile(r"^(?P<name>.*\S)\s*[\[(](?P<unit>[^\[\]()]*)[\])]$")
 
 
@@ -53,7 +55,7 @@ class Column:
                 out[row] = float(text)
             except ValueError:
                 raise InputError(
-                    f"{path}: column {self.name!r}, data row {row + 1}: expected a number, found {text[:40]!r}; "
+                    f"{path}: column {self.name[:60]!r}, data row {row + 1}: expected a number, found {text[:40]!r}; "
                     "correct it or leave it empty"
                 ) from None
         return out
@@ -79,53 +81,67 @@ def read_tables(path: Path) -> list[RawTable]:
         raise InputError(
             f"{path}: expected a spectrum of at most {MAX_BYTES >> 20} MiB, found {path.stat().st_size >> 20}"
         )
-    with open(path, "rb") as stream:
-        start = stream.read(2048)
     try:
         with warnings.catch_warnings():  # unusual units are judged by us, with the column's name in the sentence
             for category in (UnitsWarning, VOWarning, AstropyWarning):
                 warnings.simplefilter("ignore", category)
-            return _dispatch(path, start)
+            return _unpacked(path)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, VOTableSpecError, SyntaxError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # csv, zlib, YAML, FITS and VOTable readers each raise kinds of their own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"{path}: expected a whole table, found something unreadable ({reason}); export it anew"
         ) from error
 
 
-def _dispatch(path: Path, start: bytes) -> list[RawTable]:
-    packed = start[:2] == b"\x1f\x8b"
-    if packed:
-        with gzip.open(path) as stream:
-            start = stream.read(2048)
+def _unpacked(path: Path) -> list[RawTable]:
+    """Tables of a file that may be packed by gzip; what it unpacks to is bounded."""
+    with open(path, "rb") as stream:
+        start = stream.read(2048)
+    if not start.startswith(b"\x1f\x8b"):
+        return _dispatch(path, path, start)
+    with tempfile.TemporaryDirectory(prefix="astrobio-") as folder:
+        plain = Path(folder) / (path.stem or "table")
+        with gzip.open(path) as packed, open(plain, "wb") as out:
+            while piece := packed.read(2**20):
+                out.write(piece)
+                if out.tell() > MAX_BYTES:
+                    raise InputError(
+                        f"{path}: expected a spectrum of at most {MAX_BYTES >> 20} MiB, found more once unpacked"
+                    )
+        return _dispatch(path, plain, plain.read_bytes()[:2048])
+
+
+def _dispatch(path: Path, plain: Path, start: bytes) -> list[RawTable]:
+    """By content; `path` is what errors name, `plain` what is read."""
     if start.startswith(b"SIMPLE  ="):
-        return _fits(path)
-    if b"<VOTABLE" in start or start.lstrip().startswith(b"<?xml"):
-        return [_astropy(table) for table in _votables(path)]
+        return _fits(path, plain)
+    if b"<VOTABLE" in start or start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return [_astropy(table) for table in _votables(path, plain)]
     if b"%ECSV" in start[:64]:
-        return [_astropy(ascii.read(path, format="ecsv"))]
+        return [_astropy(ascii.read(plain, format="ecsv"))]
     if start.startswith((b"\\", b"|")):
-        return [_astropy(ascii.read(path, format="ipac"))]
-    with gzip.open(path) if packed else open(path, "rb") as stream:
-        return [_text(path, stream.read(MAX_BYTES).decode("utf-8", errors="replace"))]
+        return [_astropy(ascii.read(plain, format="ipac"))]
+    return [_text(path, plain.read_bytes().decode("utf-8", errors="replace"))]
 
 
-def _fits(path: Path) -> list[RawTable]:
-    with fits.open(path) as units:
+def _fits(path: Path, plain: Path) -> list[RawTable]:
+    with fits.open(plain) as units:
         numbers = [n for n, unit in enumerate(units) if isinstance(unit, (fits.BinTableHDU, fits.TableHDU))]
     if not numbers:
         raise InputError(
             f"{path}: expected a FITS table, found images only; write wavelength, depth and sigma as a table"
         )
-    return [_astropy(Table.read(path, format="fits", hdu=number)) for number in numbers]
+    return [_astropy(Table.read(plain, format="fits", hdu=number)) for number in numbers]
 
 
-def _votables(path: Path) -> list[Table]:
+def _votables(path: Path, plain: Path) -> list[Table]:
     from astropy.io.votable import parse
 
-    return [table.to_table(use_names_over_ids=True) for table in parse(path, verify="ignore").iter_tables()]
+    if _ENTITY.search(plain.read_bytes()):
+        raise InputError(f"{path}: expected a VOTable, found XML with entity declarations; refused")
+    return [table.to_table(use_names_over_ids=True) for table in parse(plain, verify="ignore").iter_tables()]
 
 
 def _astropy(table: Any) -> RawTable:
