@@ -1,109 +1,190 @@
-"""The full-size system's joint step under FSDP2 on the GPUs of one host, against one GPU.
+"""The full-size system under FSDP2 on the GPUs of one host: is it the same, how fast is it, what does it survive?
 
-    torchrun --standalone --nproc-per-node 2 benchmarks/sharded_step.py [--float8] [--limit-gib 24 --offload]
-    python benchmarks/sharded_step.py                      # the same on one GPU: the base of the efficiency
+    python benchmarks/sharded_step.py --ranks 2                    # all cases on two GPUs (and one, to compare with)
+    python benchmarks/sharded_step.py --ranks 8 --only speed       # one case; sharded_step.json keeps the others
+    python benchmarks/sharded_step.py --ranks 2 --device cpu       # a rehearsal: mini system, gloo, minutes
 
-Each rank takes its share of the same 32 micro-batches. `--limit-gib` holds every process to so much memory.
-`--bare-rank N` removes the climate from all worlds of rank N: no collective may wait for it. Results are merged into
-sharded_step.json by number of GPUs.
+equal    20 steps on one rank and on several, the same global batch: losses within 1e-3
+speed    accumulation 32: tokens/s, efficiency against one rank, peak memory against `astrobio plan`, profile
+speed_fp8  the same in 8-bit floating point
+bare     a rank whose worlds all lack a climate: nobody waits for it
+kill     a rank kills itself after a checkpoint; torchrun starts all again and the losses go on as if nothing was
+reshard  a checkpoint of several ranks continued by one, and the other way round
+offload  every process held to 24 GiB of its GPU, weights and moments in host memory (on CPUs without the limit)
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
-from dataclasses import asdict, replace
+from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
-import torch
-
-from astrobio.batch import MODALITIES, MultiModalBatch
-from astrobio.losses.combined import LossWeights
-from astrobio.system.presets import preset
-from astrobio.training.activations import BatchShape
-from astrobio.training.config import TrainingConfig
-from astrobio.training.execution import ExecutionConfig
-from astrobio.training.parallel import prepare
-from astrobio.training.plan import make_plan
-from astrobio.training.ranks import join_ranks, leave_ranks, rank, world_size
-from astrobio.training.step import train_step
 from machine import parser, table, write
-from worlds import TEXT, WORLDS, random_batch
+
+WORKER = Path(__file__).with_name("sharded_worker.py")
+LAUNCHER_FAILED = 'Traceback (most recent call last):\n  File "<frozen runpy>"'  # torchrun's own, below the worker's
+CASES = ("equal", "speed", "speed_fp8", "bare", "kill", "reshard", "offload")
+EQUAL_STEPS, SAVED, KILLED, CONTINUED = 20, 2, 3, 4  # steps of `equal`; of `kill` and `reshard`
 
 
-def without_climate(batch: MultiModalBatch) -> MultiModalBatch:
-    """The same worlds with the climate absent."""
-    present = batch.present.clone()
-    present[:, MODALITIES.index("climate")] = False
-    return replace(batch, present=present, climate=torch.zeros_like(batch.climate))
+def launch(o: Namespace, name: str, ranks: int, flags: list[str], restarts: int = 0) -> dict[str, Any]:
+    """One run of the worker under torchrun: what it wrote, or the end of what it said."""
+    result, log = o.work / f"{name}.json", o.work / f"{name}.log"
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
+        "--max-restarts", str(restarts), str(WORKER), "--result", str(result), "--device", o.device,
+        "--preset", o.preset, "--gpu", o.gpu, "--lr", str(o.lr), *(["--small"] if o.device == "cpu" else []), *flags,
+    ]  # fmt: skip
+    print(f"{name}: {ranks} ranks …", file=sys.stderr, flush=True)
+    began = time.perf_counter()
+    with log.open("w") as output:
+        try:
+            subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=o.limit, check=False)
+        except subprocess.TimeoutExpired:
+            output.write(f"stopped after {o.limit} s\n")
+    seconds = time.perf_counter() - began
+    if not result.is_file():
+        said = log.read_text(errors="replace").split(LAUNCHER_FAILED)[0]
+        return {"error": said[-1500:], "wall_seconds": seconds}
+    return json.loads(result.read_text()) | {"wall_seconds": seconds}
 
 
-def measure(options: Any, device: torch.device) -> dict[str, Any]:
-    """Seconds, losses and peak memory of this rank's steps."""
-    ranks = world_size()
-    if options.accumulation % ranks:
-        raise SystemExit(f"--accumulation: expected a multiple of {ranks} ranks, found {options.accumulation}")
-    mine = options.accumulation // ranks
-    batches = [random_batch(rank() * mine + index).to(device) for index in range(min(mine, options.distinct))]
-    if rank() == options.bare_rank:
-        batches = [without_climate(batch) for batch in batches]
-    graph = batches[0].graph
-    shape = BatchShape(WORLDS, TEXT, graph.num_nodes, graph.edge_index.shape[1])
-    execution = ExecutionConfig(
-        optimizer="adamw8bit", weights="bf16", gradients="keep" if options.offload else "stochastic",
-        float8=options.float8, compile=True, activation_gib=options.activation_gib, offload=options.offload,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    prepared = prepare(preset(options.preset), execution, TrainingConfig(lr=1e-5), device, shape)
-    torch.cuda.reset_peak_memory_stats()
-    times, losses = [], []
-    for _ in range(options.steps):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        chosen = [batches[index % len(batches)] for index in range(mine)]
-        losses.append(
-            train_step(prepared.system.train(), prepared.policy, chosen, LossWeights(), "fp32").losses["total"]
-        )
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    step_seconds = sorted(times[1:] or times)[len(times[1:]) // 2]
-    plan = make_plan(preset(options.preset), options.gpu, ranks, accumulation=mine, float8=options.float8, shape=shape)
-    return {
-        "gpus": ranks, "step_seconds": step_seconds, "tok_s": options.accumulation * WORLDS * TEXT / step_seconds,
-        "peak_bytes": torch.cuda.max_memory_allocated(), "planned_bytes": plan.peak_bytes, "losses": losses,
-        "all_seconds": times, "execution": asdict(execution), "bare_rank": options.bare_rank,
-    }  # fmt: skip
+def difference(found: dict[str, Any], base: dict[str, Any]) -> float | None:
+    """Largest relative difference of the losses of the steps that both took; None where there are none."""
+    if "losses" not in found or "losses" not in base:
+        return None
+    first = {base["first_step"] + i: loss for i, loss in enumerate(base["losses"])}
+    shared = [(loss, first.get(found["first_step"] + i)) for i, loss in enumerate(found["losses"])]
+    return max((abs(a - b) / abs(b) for a, b in shared if b is not None), default=None)
+
+
+def equal(o: Namespace, runs: dict[str, Any]) -> None:
+    """The same steps on one rank and on several."""
+    flags = ["--steps", str(o.steps or EQUAL_STEPS), "--accumulation", str(o.ranks)]
+    base, found = (launch(o, f"equal_{ranks}", ranks, flags) for ranks in (1, o.ranks))
+    runs[f"equal_1_of_{o.ranks}"] = base
+    runs[f"equal_{o.ranks}"] = found | {"difference": difference(found, base)}
+
+
+def speed(o: Namespace, runs: dict[str, Any], float8: bool = False) -> None:
+    """Tokens a second on one rank, measured once for all numbers of ranks, and on several."""
+    end = "_fp8" if float8 else ""
+    flags = ["--steps", str(o.speed_steps), "--accumulation", str(o.accumulation), "--profile"]
+    flags += ["--float8"] if float8 else []
+    for ranks in (1, o.ranks):
+        key = f"speed_{ranks}{end}"
+        if ranks > 1 or "tok_s" not in runs.get(key, {}):
+            runs[key] = launch(o, key, ranks, flags)
+        found, base = runs[key], runs.get(f"speed_1{end}", {})
+        if "tok_s" in found and "tok_s" in base:
+            found["efficiency"] = found["tok_s"] / (base["tok_s"] * ranks)
+        if found.get("planned_bytes"):
+            found["peak_over_plan"] = found["peak_bytes"] / found["planned_bytes"]
+
+
+def bare(o: Namespace, runs: dict[str, Any]) -> None:
+    """Rank 1 has no climate at all."""
+    flags = ["--steps", "2", "--accumulation", str(o.ranks), "--bare-rank", "1"]
+    runs[f"bare_{o.ranks}"] = launch(o, "bare", o.ranks, flags)
+
+
+def kill(o: Namespace, runs: dict[str, Any]) -> None:
+    """Rank 1 kills itself after step 3; torchrun starts all again from the checkpoint of step 2."""
+    flags = [*_continued(o, "kill"), "--steps", str(CONTINUED), "--save-at", str(SAVED), "--kill", str(KILLED)]
+    found = launch(o, "kill", o.ranks, flags, restarts=1)
+    runs[f"kill_{o.ranks}"] = found | {"difference": difference(found, _uninterrupted(o, runs))}
+
+
+def reshard(o: Namespace, runs: dict[str, Any]) -> None:
+    """A checkpoint moves between one rank and several."""
+    whole = _uninterrupted(o, runs)
+    for writers, readers in ((o.ranks, 1), (1, o.ranks)):
+        name = f"reshard_{writers}_to_{readers}"
+        flags = _continued(o, name)
+        first = launch(o, f"{name}_write", writers, [*flags, "--steps", str(SAVED), "--save-at", str(SAVED)])
+        found = launch(o, f"{name}_read", readers, [*flags, "--steps", str(CONTINUED)])
+        runs[name] = found | {"difference": difference(found, whole), "written_in_seconds": first["wall_seconds"]}
+        shutil.rmtree(o.work / name, ignore_errors=True)
+
+
+def offload(o: Namespace, runs: dict[str, Any]) -> None:
+    """Weights and moments in host memory, each GPU held to 24 GiB."""
+    flags = ["--steps", "2", "--accumulation", str(o.ranks), "--offload"]
+    flags += ["--limit-gib", "24"] if o.device == "cuda" else []
+    found = launch(o, "offload", o.ranks, flags)
+    runs[f"offload_{o.ranks}"] = found | {"difference": difference(found, runs.get(f"equal_{o.ranks}", {}))}
+
+
+def _continued(o: Namespace, name: str) -> list[str]:
+    return ["--accumulation", str(o.ranks), "--checkpoints", str(o.work / name)]
+
+
+def _uninterrupted(o: Namespace, runs: dict[str, Any]) -> dict[str, Any]:
+    """The run of `equal` on several ranks, or a short one in its place."""
+    name = f"equal_{o.ranks}"
+    if "losses" not in runs.get(name, {}):
+        runs[name] = launch(o, name, o.ranks, ["--steps", str(CONTINUED), "--accumulation", str(o.ranks)])
+    return runs[name]
+
+
+def options() -> Namespace:
+    """The command line; on CPUs everything is small unless said otherwise."""
+    out = parser(__doc__ or "")
+    out.add_argument("--ranks", type=int, default=2)
+    out.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
+    out.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    out.add_argument("--preset", default=None, help="[full_16_8b, on CPUs mini]")
+    out.add_argument("--gpu", default="h200", help="card, as `astrobio plan` names it")
+    out.add_argument("--accumulation", type=int, default=None, help="of `speed` [32, on CPUs 4]")
+    out.add_argument("--steps", type=int, default=None, help=f"of `equal` [{EQUAL_STEPS}]")
+    out.add_argument("--speed-steps", type=int, default=3)
+    out.add_argument("--lr", type=float, default=1e-5)
+    out.add_argument("--limit", type=float, default=560.0, help="seconds that one run may take")
+    out.add_argument("--work", type=Path, default=None, help="folder for checkpoints (full size: 70 GB) and logs")
+    found = out.parse_args()
+    cpu = found.device == "cpu"
+    found.preset = found.preset or ("mini" if cpu else "full_16_8b")
+    found.accumulation = found.accumulation or (4 if cpu else 32)
+    return found
 
 
 def main() -> None:
-    """Measure on this number of ranks and merge with what other numbers gave."""
-    arguments = parser(__doc__ or "")
-    for name, kind, value in (
-        ("accumulation", int, 32), ("distinct", int, 4), ("steps", int, 3), ("bare-rank", int, -1),
-        ("activation-gib", float, 0.0), ("limit-gib", float, 0.0), ("preset", str, "full_16_8b"), ("gpu", str, "h200"),
-    ):  # fmt: skip
-        arguments.add_argument(f"--{name}", type=kind, default=value)
-    arguments.add_argument("--float8", action="store_true")
-    arguments.add_argument("--offload", action="store_true")
-    options = arguments.parse_args()
-    device = join_ranks(torch.device("cuda", 0))
-    if options.limit_gib:
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(options.limit_gib * 2**30 / total, device)
-    found = measure(options, device)
-    if rank() == 0:
-        path = options.out / "sharded_step.json"
-        runs = json.loads(path.read_text()).get("runs", {}) if path.is_file() else {}
-        key = f"{world_size()}{'_fp8' if options.float8 else ''}{'_offload' if options.offload else ''}"
-        runs[key] = found
-        base = runs.get("1_fp8" if options.float8 else "1")
-        if base:
-            found["efficiency"] = found["tok_s"] / (base["tok_s"] * found["gpus"])
-        write(options.out, "sharded_step", {"runs": runs})
-        table([("run", "tok/s", "s/step", "GB")] + [
-            (name, run["tok_s"], run["step_seconds"], run["peak_bytes"] / 1e9) for name, run in runs.items()
-        ])  # fmt: skip
-    leave_ranks()
+    """Run the cases and keep each result as soon as it is there."""
+    o = options()
+    with tempfile.TemporaryDirectory(prefix="sharded-") as temporary:
+        o.work = o.work or Path(temporary)
+        o.work.mkdir(parents=True, exist_ok=True)
+        name = "sharded_step" if o.device == "cuda" else "sharded_step_cpu"
+        path = o.out / f"{name}.json"
+        runs: dict[str, Any] = json.loads(path.read_text()).get("runs", {}) if path.is_file() else {}
+        cases = {"equal": equal, "speed": speed, "bare": bare, "kill": kill, "reshard": reshard, "offload": offload}
+        for case in o.only:
+            if case == "speed_fp8":
+                if o.device == "cuda":  # 8-bit products exist on GPUs only
+                    speed(o, runs, float8=True)
+            else:
+                cases[case](o, runs)
+            write(o.out, name, {"runs": runs})
+    rows = [("run", "ranks", "tok/s", "GB", "loss differs by", "efficiency")]
+    for key, run in runs.items():
+        if "error" in run:
+            rows.append((key, "–", run["error"].strip().splitlines()[-1][:60] if run["error"].strip() else "no output"))
+            rows[-1] += ("–", "–", "–")
+            continue
+        rows.append((key, run["ranks"], run["tok_s"], run["peak_bytes"] / 1e9, _shown(run, "difference"),
+                     _shown(run, "efficiency")))  # fmt: skip
+    table(rows)
+
+
+def _shown(run: dict[str, Any], name: str) -> Any:
+    value = run.get(name)
+    return "–" if value is None else f"{value:.2g}"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
-            if launcher.claim(launcher.INTERRUPTION):
+            if launcher.claim(f"{launcher.INTERRUPTION}-{launcher.attempt()}"):
                 console.print(str(stopped) or INTERRUPTED, highlight=False, soft_wrap=True)
             raise typer.Exit(stopped.code if isinstance(stopped, launcher.Stopped) else 130) from None
 

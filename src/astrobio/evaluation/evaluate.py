@@ -37,7 +37,7 @@ from astrobio.training.checkpoint import LoadedRun, load_run, read_json, read_ru
 from astrobio.training.config import RunConfig, choose_device, run_config
 from astrobio.training.feed import Store, sweep
 from astrobio.training.loop import Stores, open_store, train
-from astrobio.training.ranks import rank
+from astrobio.training.ranks import leave_ranks, rank
 from astrobio.training.step import autocast
 
 OUTLIER_WORLDS = 512  # training worlds that shape the outlier models
@@ -240,7 +240,9 @@ def train_and_calibrate(preset: str, overrides: Sequence[str], data_dir: Path, r
     config = run_config(preset, overrides)
     device = choose_device(config.training.device)
     progress = train(config, data_dir, run_dir, console=console)
-    if rank() > 0:
+    first = rank() == 0
+    leave_ranks()
+    if not first:
         return
     calibrate(load_run(run_dir, device), open_splits(run_dir, data_dir, device)).save(run_dir / "calibration.json")
     skipped = f", {progress.skipped} steps skipped as not finite" if progress.skipped else ""
