@@ -13,7 +13,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request as WebRequest
 from werkzeug import Response as WebResponse
 
-from astrobio.sources import fetch
+from astrobio.sources import ALL_SOURCES, fetch
 from astrobio.sources.client import Request, Settings
 from astrobio.sources.errors import CredentialError, LicenceError, OfflineError, PayloadError, SourceError
 
@@ -82,8 +82,19 @@ def test_a_post_is_not_sent_again_after_a_failure_that_may_have_had_an_effect(
 
 
 def test_an_unreachable_server_is_one_clear_error(local, arxiv, settings: Settings) -> None:
-    with pytest.raises(SourceError, match=r"arxiv: GET http://127.0.0.1:9/x failed after 3 attempts: ConnectionError"):
+    expected = r"arxiv: GET http://127.0.0.1:9/x failed after 3 attempts: ConnectionError: .*Connection refused"
+    with pytest.raises(SourceError, match=expected) as caught:
         ask(local("arxiv", "http://127.0.0.1:9"), settings)
+    assert "object at 0x" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["gaia", "esgf", "pangaea", "ges-disc", "cmip6-zarr", "exomol", "copernicus-cds"])
+def test_no_kind_hides_that_it_is_offline(name: str, settings: Settings) -> None:
+    """Clients wrap errors into ones of their own; what comes out is ours, whichever client stands between."""
+    source = ALL_SOURCES[name]
+    offline = replace(settings, offline=True)
+    with pytest.raises(OfflineError, match=rf"^{name}: ASTROBIO_OFFLINE is on and the cache lacks (GET|POST) http"):
+        fetch(source, source.example, settings=offline)
 
 
 def test_answers_are_cached_and_offline_mode_serves_them_and_names_what_is_missing(ads, httpserver, settings) -> None:

@@ -233,7 +233,7 @@ class _Wire(requests.Session):
             extract_cookies_to_jar(self._jar, request, response.raw)
             return response if stream and response.ok else self._read_whole(response, request)
         except requests.RequestException as error:
-            problem = redact(f"{type(error).__name__}: {error}")
+            problem = redact(_unreachable(error))
         raise _Again(problem)  # outside the handler: the original error, which holds the URL, is not chained
 
     def _read_whole(self, response: requests.Response, request: requests.PreparedRequest) -> requests.Response:
@@ -381,6 +381,13 @@ def _retry_after(response: requests.Response) -> float | None:
 
 def _excerpt(response: requests.Response, stream: bool) -> str:
     return "" if stream else redact(_brief(response.text))
+
+
+def _unreachable(error: requests.RequestException) -> str:
+    """What went wrong below HTTP, without the objects that urllib3 names and without the URL, which is named anyway."""
+    inner = getattr(error.args[0], "reason", error) if error.args else error
+    text = re.sub(r"^\(?<?[\w.]*Connection\w*[(\s].*?[)>][,:] ", "", str(inner))
+    return f"{type(error).__name__}: {text}"
 
 
 def _brief(text: str) -> str:

@@ -69,8 +69,22 @@ def reading(where: str, what: str) -> Iterator[None]:
     except MemoryError:
         raise PayloadError(f"{where}: expected {what}, found something that does not fit in memory") from None
     except Exception as error:  # parsers of hostile bytes raise anything: TypeError, OSError, RecursionError, …
+        ours = _inside(error)
+        if ours is not None:
+            raise ours from None
         detail = " ".join(str(error).split())[:160]
         raise PayloadError(f"{where}: expected {what}, found {type(error).__name__}: {detail}") from None
+
+
+def _inside(error: BaseException) -> InputError | None:
+    """Our own error that a client wrapped into one of its own, such as a missing answer in offline mode."""
+    seen: list[BaseException] = []
+    while error not in seen:
+        if isinstance(error, InputError):
+            return error
+        seen.append(error)
+        error = error.__cause__ or error.__context__ or getattr(error, "cause", None) or error
+    return None
 
 
 def parse_xml(content: bytes, where: str) -> Element:
