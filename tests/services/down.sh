@@ -15,8 +15,8 @@ stop "$work/stac.pid"
 [ -e "$work/dachs.started" ] && su dachsroot -c "dachs serve stop" 2>/dev/null
 if [ "${1:-}" = --data ] && pg_isready -q; then
   su postgres -c "dropdb --if-exists --force stac"
-  [ -e "$work/dachs.started" ] && su dachsroot -c "dachs drop -f exo/q; dachs drop -f exoplanet/q" >/dev/null 2>&1
-  rm -rf /var/gavo/inputs/exo /var/gavo/inputs/exoplanet
+  [ -e "$work/dachs.started" ] && su dachsroot -c "for table in eso exo exoplanet; do dachs drop -f \$table/q; done" >/dev/null 2>&1
+  rm -rf /var/gavo/inputs/exo /var/gavo/inputs/exoplanet /var/gavo/inputs/eso
 fi
 [ -e "$work/postgres.started" ] && pg_ctlcluster 15 main stop -m fast
 rm -f "$work/dachs.started" "$work/postgres.started"

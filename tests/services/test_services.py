@@ -98,9 +98,16 @@ def test_exoplanet_eu_layout(settings: Settings) -> None:
 
 
 def test_eso_obscore_layout(settings: Settings) -> None:
+    """ObsCore with observations of Sgr A* that ESO's archive once answered with."""
     up(f"{TAP}/availability")
-    answer = fetch(replace(ALL_SOURCES["eso"], base=TAP), "TRAPPIST-1", settings=settings)
-    assert answer.records == [] and answer.complete, "ObsCore is there, with the columns that are asked for, and empty"
+    source = replace(ALL_SOURCES["eso"], base=TAP)
+    rows = list(csv.DictReader((HERE / "eso" / "observations.csv").open()))
+    answer = fetch(source, "GC_IRS7", settings=settings)
+    assert {r.identifier for r in answer.records} == {row["obs_publisher_did"] for row in rows} and len(rows) == 4
+    assert answer.complete and all(r.payload["instrument_name"] == "AMBER" for r in answer.records)
+    assert [r.payload["em_min"] for r in answer.records] == [None] * 4
+    nothing = fetch(source, "TRAPPIST-1", settings=settings)
+    assert nothing.records == [] and nothing.complete
 
 
 def test_stilts_finds_no_error_in_the_service(settings: Settings) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up, from bare Debian 12 and as root, the heavy servers that the tests marked `services` talk to, on 127.0.0.1:
-#   tap    a Virtual Observatory TAP service (DaCHS on PostgreSQL) on :8080 with two databases' own table layouts
+#   tap    a Virtual Observatory TAP service (DaCHS on PostgreSQL) on :8080 with three databases' own table layouts
 #   nginx  basic, bearer and 429 with Retry-After on :8091
 #   stac   a STAC service on pgstac on :8092 with a published CMIP6 item
 # Usage: tests/services/up.sh [tap] [nginx] [stac]   (all without arguments); then: pytest -m services tests/services
@@ -54,12 +54,12 @@ authority: x-astrobio-test
 defaultMAXREC: 20000
 END
   need gavodachs2-server stilts
-  for name in exo exoplanet; do
+  for name in exo exoplanet eso; do
     install -d -o dachsroot -g gavo "/var/gavo/inputs/$name"
     install -o dachsroot -g gavo -m 644 "$here/$name"/* "/var/gavo/inputs/$name/"
   done
   touch "$work/dachs.started"
-  for table in exo/q exoplanet/q //tap //obscore; do logged "dachs imp $table"; done
+  for table in //obscore exo/q exoplanet/q eso/q //tap; do logged "dachs imp $table"; done
   logged "dachs serve restart"
   wait_for http://127.0.0.1:8080/tap/availability
 }

@@ -103,7 +103,7 @@ ESO = Tap(
     ),
     tested_by=Evidence(
         "real server",
-        "ObsCore on a VO TAP service; the login's recorded token answer in astroquery's test data",
+        "a VO TAP service holding ObsCore with rows of its own; the login's recorded token answer",
         (
             "tests/services/test_services.py::test_eso_obscore_layout",
             "tests/sources/test_recordings.py::test_eso_login",
