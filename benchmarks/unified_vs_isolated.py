@@ -89,8 +89,7 @@ def run_job(job: Job) -> str:
     torch.set_num_threads(1)  # a forked process can't use the threads that its parent started
     device = choose_device(job.config.training.device)
     if str(device) not in _MOVED:
-        half = is_mixed(device, job.config.training.precision)
-        _MOVED[str(device)] = Stores(*(store.on(device, half=half) for store in _PREPARED[0]))
+        _MOVED[str(device)] = _stores_on(device, job)
     start = time.perf_counter()
     console = Console(stderr=True, quiet=multiprocessing.parent_process() is not None)
     train(
@@ -100,13 +99,34 @@ def run_job(job: Job) -> str:
     return f"{job.run}: {time.perf_counter() - start:.0f} s"
 
 
+def _stores_on(device: torch.device, job: Job) -> Stores:
+    """What the parent prepared, on a device; in a process that was not forked, prepared here."""
+    if not _PREPARED:
+        return open_stores(job.like, job.data, job.config.training, device)
+    half = is_mixed(device, job.config.training.precision)
+    return Stores(*(store.on(device, half=half) for store in _PREPARED[0]))
+
+
+def start_method(device: torch.device) -> str:
+    """ "fork", which hands over prepared worlds for nothing, unless something has started CUDA in this process."""
+    if device.type != "cuda":
+        return "fork"
+    child = multiprocessing.get_context("fork").Process(target=torch.zeros, args=(1,), kwargs={"device": device})
+    child.start()
+    child.join()
+    return "fork" if child.exitcode == 0 else "spawn"
+
+
 def run_jobs(jobs: list[Job], processes: int, console: Console) -> None:
     """Train all, side by side in so many processes."""
+    if not jobs:
+        return
     if processes == 1:
         for job in jobs:
             console.print(run_job(job), highlight=False)
         return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
+    context = multiprocessing.get_context(start_method(choose_device(jobs[0].config.training.device)))
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
         for said in pool.map(run_job, jobs):
             console.print(said, highlight=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from typing import Any
 
@@ -132,7 +132,7 @@ def test_filling_by_loader_processes_gives_the_same_rows(collator: Collator, wor
 
 
 def test_half_precision_cubes_come_back_whole(store: Store):
-    row = store[0].to(CPU, torch.bfloat16)
+    row = replace(store[0], batch=replace(store[0].batch, climate=store[0].batch.climate.bfloat16()))
     assert row.batch.climate.dtype == torch.bfloat16
     merged = store.merge([row], [[row] * 4])
     assert torch.equal(merged.climate, store[0].batch.climate.bfloat16().float())

@@ -6,12 +6,11 @@ X longitudes.
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
-from typing import Any, Protocol
+from itertools import chain, count
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from astrobio.batch import IGNORED, MODALITIES, Collator, MetabolicGraph, MultiModalBatch, Sample
 from astrobio.batch.collate import DEFAULT_ENCODINGS
@@ -56,10 +55,6 @@ class Row:
     target: Tensor  # [m]
     present: tuple[bool, ...]  # as `Sample.present`, on the host whatever the device
     group: str  # host star where the provenance names it, else the world itself: the unit of resampling
-
-    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Row:
-        """The same world with its cube on a device; all else is small and joins others faster on the host."""
-        return replace(self, batch=replace(self.batch, climate=self.batch.climate.to(device, dtype)))
 
     def nbytes(self) -> int:
         """Bytes of the tensors without the graph, which worlds of one organism share."""
@@ -128,11 +123,11 @@ class Store:
         chunks = [missing[start : start + FILL_CHUNK] for start in range(0, len(missing), FILL_CHUNK)]
         with Progress(*Progress.get_default_columns(), console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(label, total=len(missing))
-            for indices, rows in zip(
-                chunks, _load(_Ungraphed(self.worlds, self.collator), chunks, self.workers), strict=True
-            ):
-                for index, row in zip(indices, copy.deepcopy(rows), strict=True):  # out of the shared memory
-                    self._rows[index] = self._keep(replace(row, graph=self._graph(self.worlds.metabolism(index))))
+            loaded = _load(_Ungraphed(self.worlds, self.collator), chunks, self.workers, _Packed.of)
+            for indices, packed in zip(chunks, loaded, strict=True):
+                graphs = [self._graph(self.worlds.metabolism(index)) for index in indices]
+                cubes = [self._place(cubes) for cubes in packed.cubes]
+                self._rows.update(zip(indices, packed.unpack(cubes, graphs, self.absent.batch.graph), strict=True))
                 bar.advance(task, len(indices))
         return self
 
@@ -179,9 +174,13 @@ class Store:
 
     def _keep(self, row: Row) -> Row:
         """The row where and how it is kept."""
+        return replace(row, batch=replace(row.batch, climate=self._place(row.batch.climate)))
+
+    def _place(self, cubes: Tensor) -> Tensor:
+        """Cubes where and how they are kept; all else is small and joins others faster on the host."""
         if self.cache != "device":
-            return row
-        return row.to(self.device, torch.bfloat16 if self.half else torch.float32)
+            return cubes
+        return cubes.to(self.device, torch.bfloat16 if self.half else torch.float32)
 
     def _graph(self, graph: MetabolicGraph | None) -> Data:
         """The graph as tensors, made once for all worlds that share it."""
@@ -206,15 +205,54 @@ class _Ungraphed:
         return prepare_row(self.worlds[index], self.collator, Data())
 
 
-def _load(rows: Any, batches: Sequence[Sequence[int]], workers: int) -> Iterator[list[Row]]:
-    """Rows of each batch by loader processes; `rows` is map-style."""
+class _Packed(NamedTuple):
+    """Rows on their way between processes: cubes of one shape as one tensor, all else plain, the graphs left out."""
+
+    cubes: list[Tensor]
+    fields: list[dict[str, Any]]
+    texts: list[tuple[np.ndarray, np.ndarray]]
+    rest: list[tuple[tuple[bool, ...], str]]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> _Packed:
+        apart = ("climate", "graph")
+        cubes = [row.batch.climate for row in rows]
+        return cls(
+            [torch.cat(cubes)] if len({cube.shape for cube in cubes}) == 1 else cubes,
+            [{k: v.numpy() if isinstance(v, Tensor) else v for k, v in vars(row.batch).items() if k not in apart}
+             for row in rows],
+            [(row.context.numpy(), row.target.numpy()) for row in rows],
+            [(row.present, row.group) for row in rows],
+        )  # fmt: skip
+
+    def unpack(self, cubes: Sequence[Tensor], graphs: Sequence[Data], stand_in: Batch) -> Iterator[Row]:
+        """The rows again, with the cubes as they were placed and a stand-in for the batches' own graphs."""
+        parts = zip(
+            chain.from_iterable(cube.split(1) for cube in cubes),
+            self.fields,
+            self.texts,
+            graphs,
+            self.rest,
+            strict=True,
+        )
+        for cube, values, texts, graph, (present, group) in parts:
+            tensors: dict[str, Any] = {
+                k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in values.items()
+            }
+            batch = MultiModalBatch(**tensors, climate=cube, graph=stand_in)
+            context, target = (torch.from_numpy(text) for text in texts)
+            yield Row(batch, graph, context, target, present, group)
+
+
+def _load(rows: Any, batches: Sequence[Sequence[int]], workers: int, pack: Callable[..., Any] = list) -> Iterator[Any]:
+    """Rows of each batch, packed, by loader processes; `rows` is map-style."""
     # One open file a tensor would soon exceed a process's limit; this strategy closes them.
     torch.multiprocessing.set_sharing_strategy("file_system")
     yield from DataLoader(
         rows,
         batch_sampler=[list(indices) for indices in batches],
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=pack,
         generator=torch.Generator().manual_seed(0),  # leaves the global generator, which resuming restores, alone
     )
 
