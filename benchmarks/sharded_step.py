@@ -171,15 +171,18 @@ def main() -> None:
             else:
                 cases[case](o, runs)
             write(o.out, name, {"runs": runs})
-    rows = [("run", "ranks", "tok/s", "GB", "loss differs by", "efficiency")]
-    for key, run in runs.items():
-        if "error" in run:
-            rows.append((key, "–", run["error"].strip().splitlines()[-1][:60] if run["error"].strip() else "no output"))
-            rows[-1] += ("–", "–", "–")
-            continue
-        rows.append((key, run["ranks"], run["tok_s"], run["peak_bytes"] / 1e9, _shown(run, "difference"),
-                     _shown(run, "efficiency")))  # fmt: skip
-    table(rows)
+    table([("run", "ranks", "tok/s", "GB", "loss differs by", "efficiency"), *map(_row, runs.items())])
+
+
+def _row(named: tuple[str, dict[str, Any]]) -> tuple[Any, ...]:
+    """One run as a line of the table."""
+    name, run = named
+    if "error" in run:
+        said = run["error"].strip().splitlines()
+        return (name, "–", said[-1][:60] if said else "no output", "–", "–", "–")
+    return (
+        name, run["ranks"], run["tok_s"], run["peak_bytes"] / 1e9, _shown(run, "difference"), _shown(run, "efficiency"),
+    )  # fmt: skip
 
 
 def _shown(run: dict[str, Any], name: str) -> Any:

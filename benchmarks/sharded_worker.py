@@ -160,7 +160,7 @@ def measure(o: argparse.Namespace) -> dict[str, Any]:
     if o.limit_gib:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(o.limit_gib * 2**30 / total, device)
-    graph = worlds.random_batch(0).graph
+    graph: Any = worlds.random_batch(0).graph
     shape = BatchShape(worlds.WORLDS, worlds.TEXT, int(graph.num_nodes), graph.edge_index.shape[1], worlds.TIMES)
     plan = plan_of(o, shape)
     execution = execution_of(o, plan)

@@ -103,3 +103,9 @@ def test_errors_of_lost_connections_are_told_from_others() -> None:
     assert ranks.is_loss_of_a_rank(gone)
     assert not ranks.is_loss_of_a_rank(RuntimeError("CUDA out of memory"))
     assert not ranks.is_loss_of_a_rank(ValueError("connection reset"))
+
+
+def test_a_file_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere/file: No such file or directory; mend that and start again"):
+        ranks.together(lambda: (tmp_path / "nowhere" / "file").write_text("x"))
+    assert ranks.by_first_rank(lambda: 3) == 3

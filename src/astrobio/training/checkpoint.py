@@ -159,8 +159,9 @@ def _publish(
 ) -> None:
     """Give a folder that all ranks have written its name, which makes it a checkpoint, and drop the oldest."""
     write_json(temporary / "state.json", {"step": step, "progress": progress, "groups": group_values(optimizer)})
-    if folder.exists():
-        shutil.rmtree(folder)
+    if folder.exists():  # the same step of the same run: it is whole, and never missing for a moment
+        shutil.rmtree(temporary)
+        return
     os.replace(temporary, folder)
     for old in checkpoints(folder.parent.parent)[:-keep]:
         shutil.rmtree(old)

@@ -93,9 +93,11 @@ def attempt(action: Callable[[], T]) -> tuple[T | None, InputError | None]:
 
 
 def together(action: Callable[[], T]) -> T:
-    """Do something on every rank; if any meets a user's mistake, all raise it instead of waiting for that rank."""
-    if world_size() == 1:
-        return action()
+    """Do something on every rank; if any meets a user's mistake, all raise it instead of waiting for that rank.
+
+    Raises:
+        InputError: that mistake; also where a file cannot be read or written.
+    """
     value, error = attempt(action)
     meet(error)
     return value  # pyright: ignore[reportReturnType]  # None only where the action returns it: errors were raised
