@@ -21,6 +21,8 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request as WebRequest
 from werkzeug import Response as WebResponse
 
+from astrobio.formats.spectra_table import read_tables
+from astrobio.quality.examine import examine
 from astrobio.sources import ALL_SOURCES, PayloadError, SourceError, fetch
 from astrobio.sources.client import Settings
 from astrobio.sources.kinds.tap import votable_rows
@@ -186,6 +188,25 @@ def test_nasa_exoplanet_archive(httpserver: HTTPServer, local, settings: Setting
     assert [r.identifier for r in answer.records] == [row["pl_name"] for row in rows] and len(rows) == 7
     assert "FROM pscomppars WHERE pl_name = 'TRAPPIST-1'" in httpserver.log[0][0].form["QUERY"]
     assert answer.records[0].payload["pl_rade"] == pytest.approx(float(rows[0]["pl_rade"]))
+
+
+ARCHIVE = ASTROQUERY.joinpath("ipac/nexsci/nasa_exoplanet_archive/tests/data")
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in ARCHIVE.iterdir() if p.name.endswith(".txt")))
+def test_the_archives_downloads_parse_completely(name: str) -> None:
+    """Tables of the Exoplanet Archive's older interface, in IPAC's format: every row and column."""
+    path = Path(str(ARCHIVE.joinpath(name)))
+    lines = path.read_text().splitlines()
+    table = read_tables(path)[0]
+    header = next(line for line in lines if line.startswith("|"))
+    assert [c.name for c in table.columns] == [cell.strip() for cell in header.strip("|").split("|")]
+    assert len(table.columns[0].values) == sum(line[:1] not in ("\\", "|", "") for line in lines)
+    report = examine(path)
+    known = {"hostname", "pl_name", "toi", "kepoi_name", "kepler_name"} & {c.name for c in table.columns}
+    assert report.kind == ("catalogue" if known else report.kind) and "FILE-003" not in {
+        f.rule for f in report.findings
+    }
 
 
 def test_arxiv_record_and_error(httpserver: HTTPServer, local, settings: Settings, recording) -> None:

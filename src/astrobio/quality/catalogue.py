@@ -73,14 +73,17 @@ class Table:
 
 
 def read_catalogue(path: Path, encoding: str = "utf-8") -> Table:
-    """A CSV (comma, tab, bar or semicolon; comment lines with #) or an Open Exoplanet Catalogue system, as text cells.
+    """A CSV (comma, tab, bar or semicolon; comment lines with #), an IPAC table, or an Open Exoplanet Catalogue system,
+    as text cells.
 
     Raises:
-        Refused: broken quoting, or too many rows.
+        Refused: broken quoting or an unreadable table, or too many rows.
     """
     text = path.read_text(encoding=encoding, errors="replace").lstrip("\ufeff")
     if text.lstrip().startswith("<"):
         return read_open_exoplanet_catalogue(path)
+    if text.startswith(("\\", "|")):
+        return _read_ipac(path, text)
     _, delimiter = header_cells(text)
     lines = io.StringIO("\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("#")))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -97,6 +100,20 @@ def read_catalogue(path: Path, encoding: str = "utf-8") -> Table:
     except (csv.Error, StopIteration) as error:
         raise Refused("FILE-003", path.name, f"expected rows of fields, found {error}") from error
     return Table(columns, pd.DataFrame(rows, columns=pd.Index(columns), dtype=str), misfits)
+
+
+def _read_ipac(path: Path, text: str) -> Table:
+    """An IPAC table, as the Exoplanet Archive's downloads are; what is missing becomes an empty text."""
+    from astropy.io import ascii
+
+    if text.count("\n") > MAX_ROWS:
+        raise Refused("FILE-004", path.name, f"expected ≤ {MAX_ROWS:,} rows, found more")
+    try:
+        table = ascii.read(text, format="ipac", guess=False)
+    except Exception as error:  # astropy's readers raise many kinds on damaged tables
+        raise Refused("FILE-003", path.name, f"expected an IPAC table, found {str(error)[:200]}") from error
+    cells = {name: ["" if np.ma.is_masked(v) else str(v) for v in table[name]] for name in table.colnames}
+    return Table(list(cells), pd.DataFrame(cells, dtype=str))
 
 
 def read_open_exoplanet_catalogue(path: Path) -> Table:
@@ -158,6 +175,8 @@ def check_catalogue(table: Table) -> tuple[list[Finding], RowReport, dict[str, A
     found = _shape(table, key, reasons)
     numbers, typed = _numbers(table.frame.drop(index=[row - 1 for row in table.misfits]), reasons)
     found += typed
+    if "toi" in lowered and lowered.get("pl_trandep") in numbers:
+        numbers[lowered["pl_trandep"]] /= 1e4  # the archive's table of TESS candidates gives ppm
     ranged, tools = _schema(numbers, reasons)
     found += ranged
     sound = numbers.drop(index=[row - 1 for row in reasons], errors="ignore")

@@ -237,8 +237,11 @@ def _json_kind(path: Path) -> str:
 
 
 def header_cells(text: str) -> tuple[list[str], str]:
-    """(cells of the first line that isn't a comment, delimiter); a commented last line before the data counts too."""
-    lines = [line for line in text.splitlines()[:500] if line.strip()]
+    """(cells of the first line that isn't a comment, delimiter); a commented last line before the data counts too.
+
+    IPAC tables have comments with a backslash, and a bar before and after their cells.
+    """
+    lines = [line for line in text.splitlines()[:500] if line.strip() and not line.startswith("\\")]
     body = next((line for line in lines if not line.lstrip().startswith("#")), "")
     comments = [line for line in lines if line.lstrip().startswith("#")]
     line = body
