@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -26,8 +25,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from astrobio.batch import MODALITIES
-from astrobio.dataset.reader import read_manifest
+from astrobio.batch import MODALITIES, Collator
+from astrobio.dataset.reader import WorldDataset, read_manifest
 from astrobio.errors import InputError
 from astrobio.evaluation.baselines import (
     RATES,
@@ -42,7 +41,7 @@ from astrobio.evaluation.baselines import (
     trial_folder,
 )
 from astrobio.evaluation.calibrate import fit_temperature
-from astrobio.evaluation.evaluate import Splits, open_splits, predict_all
+from astrobio.evaluation.evaluate import predict_all
 from astrobio.evaluation.metrics import (
     expected_calibration_error,
     macro_accuracy,
@@ -51,13 +50,13 @@ from astrobio.evaluation.metrics import (
     paired_difference,
 )
 from astrobio.evaluation.predictions import Predictions
-from astrobio.training.checkpoint import load_run, write_json
+from astrobio.training.checkpoint import load_run, read_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
-from astrobio.training.loop import Stores, open_stores, prepare_run, train
+from astrobio.training.feed import Store
+from astrobio.training.loop import Stores, open_store, open_stores, prepare_run, train
+from astrobio.training.packed import load_store, save_store
 from astrobio.training.step import is_mixed
 from machine import describe
-
-os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for a GPU must not start CUDA before forking
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = ("unified", *MODALITIES)
@@ -78,43 +77,47 @@ class Job:
     like: Path
 
 
-_PREPARED: list[Stores] = []  # worlds prepared once in memory, before the training processes fork
-_MOVED: dict[str, Stores] = {}  # and as each of these keeps them on its device
+_STORES: dict[Path, Stores] = {}  # prepared worlds on this process's device, shared by its jobs
 
 
 def run_job(job: Job) -> str:
     """Train one system to the end; returns what to say of it."""
     if is_finished(job.run, job.config):
         return f"{job.run}: kept"
-    torch.set_num_threads(1)  # a forked process can't use the threads that its parent started
-    device = choose_device(job.config.training.device)
-    if str(device) not in _MOVED:
-        _MOVED[str(device)] = _stores_on(device, job)
+    if job.like not in _STORES:
+        _STORES[job.like] = stores_of(job)
     start = time.perf_counter()
     console = Console(stderr=True, quiet=multiprocessing.parent_process() is not None)
     train(
-        job.config, job.data, job.run, stores=_MOVED[str(device)], like=job.like, console=console,
+        job.config, job.data, job.run, stores=_STORES[job.like], like=job.like, console=console,
         label=job.run.parent.name,
     )  # fmt: skip
     return f"{job.run}: {time.perf_counter() - start:.0f} s"
 
 
-def _stores_on(device: torch.device, job: Job) -> Stores:
-    """What the parent prepared, on a device; in a process that was not forked, prepared here."""
-    if not _PREPARED:
-        return open_stores(job.like, job.data, job.config.training, device)
-    half = is_mixed(device, job.config.training.precision)
-    return Stores(*(store.on(device, half=half) for store in _PREPARED[0]))
+def stores_of(job: Job) -> Stores:
+    """The worlds on the training's device, read from the files that `prepare_worlds` wrote."""
+    settings = job.config.training
+    device = choose_device(settings.device)
+    half, (_, tokenizer, statistics) = is_mixed(device, settings.precision), read_run(job.like)
+    collator = Collator(tokenizer, statistics, settings.max_length)
+    stores = (Store(WorldDataset(job.data, name), collator, device, half=half) for name in Stores._fields)
+    return Stores(*(load_store(store, packed(job.like, store)) for store in stores))
 
 
-def start_method(device: torch.device) -> str:
-    """ "fork", which hands over prepared worlds for nothing, unless something has started CUDA in this process."""
-    if device.type != "cuda":
-        return "fork"
-    child = multiprocessing.get_context("fork").Process(target=torch.zeros, args=(1,), kwargs={"device": device})
-    child.start()
-    child.join()
-    return "fork" if child.exitcode == 0 else "spawn"
+def packed(like: Path, store: Store) -> Path:
+    """Where the prepared worlds of a split lie."""
+    assert isinstance(store.worlds, WorldDataset)
+    return like / f"{store.worlds.split}.safetensors"
+
+
+def prepare_worlds(base: RunConfig, data: Path, like: Path) -> None:
+    """Prepare training and validation worlds once for all trainings (kept where they are there already)."""
+    if all((like / f"{name}.safetensors").is_file() for name in Stores._fields):
+        return
+    half = is_mixed(choose_device(base.training.device), base.training.precision)
+    for store in open_stores(like, data, replace(base.training, cache="memory"), torch.device("cpu")):
+        save_store(store, packed(like, store), half=half)
 
 
 def run_jobs(jobs: list[Job], processes: int, console: Console) -> None:
@@ -125,8 +128,7 @@ def run_jobs(jobs: list[Job], processes: int, console: Console) -> None:
         for job in jobs:
             console.print(run_job(job), highlight=False)
         return
-    context = multiprocessing.get_context(start_method(choose_device(jobs[0].config.training.device)))
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         for said in pool.map(run_job, jobs):
             console.print(said, highlight=False)
 
@@ -141,8 +143,7 @@ def train_all(base: RunConfig, options: argparse.Namespace, console: Console) ->
     """Tune at the first seed, train the chosen rate at the others; system → seed → run folder."""
     like = options.out / "prepared"
     prepare_run(base, options.data, like, console)
-    in_memory = replace(base.training, cache="memory")
-    _PREPARED.append(open_stores(like, options.data, in_memory, torch.device("cpu")))
+    prepare_worlds(base, options.data, like)
 
     def jobs(seed: int, factors: dict[str, list[float]]) -> list[Job]:
         return [
@@ -166,13 +167,13 @@ def train_all(base: RunConfig, options: argparse.Namespace, console: Console) ->
 
 
 def probabilities_of_seed(
-    runs: dict[str, Path], splits: Splits, tables: dict[str, Table], seed: int, trials: int
+    runs: dict[str, Path], held_out: dict[str, Store], tables: dict[str, Table], seed: int, trials: int
 ) -> tuple[Predictions, dict[str, np.ndarray], dict[str, Any]]:
     """Test truths, calibrated test probabilities of everything compared, and notes on the late fusion."""
     validation, test, out = {}, {}, {}
     for name, run_dir in runs.items():
-        run = load_run(run_dir, splits.test.device)
-        validation[name], test[name] = (predict_all(run, s).labelled() for s in (splits.validation, splits.test))
+        run = load_run(run_dir, held_out["test"].device)
+        validation[name], test[name] = (predict_all(run, held_out[s]).labelled() for s in ("validation", "test"))
         temperature = fit_temperature(validation[name].logits, validation[name].labels)
         out[name] = test[name].probabilities(temperature)
     fused = late_fusion(*({m: found[m] for m in MODALITIES} for found in (validation, test)), trials=trials, seed=seed)
@@ -275,20 +276,23 @@ def main() -> None:
     base = run_config("mini", [*fixed, *quiet, "training.gradient_norms_every=0", *options.overrides])
     device = choose_device(options.device)
     runs = train_all(base, options, console)
-    splits = open_splits(options.out / "prepared", options.data, device)
-    worlds = {name: getattr(splits, name).worlds for name in ("train", "validation", "test")}
+    worlds = {name: WorldDataset(options.data, name) for name in ("train", "validation", "test")}
     tables = feature_tables(worlds, workers=options.workers)
+    held_out = {
+        name: open_store(options.out / "prepared", options.data, name, base.training, device)
+        for name in ("validation", "test")
+    }
     found, fusions, truth = [], [], None
     for seed in range(options.seeds):
         of_seed = {system: runs[system][seed] for system in SYSTEMS}
-        truth, probabilities, fusion = probabilities_of_seed(of_seed, splits, tables, seed, options.trials)
+        truth, probabilities, fusion = probabilities_of_seed(of_seed, held_out, tables, seed, options.trials)
         found.append(probabilities)
         fusions.append(fusion)
     assert truth is not None
     result = {
         **describe(), "date": datetime.now(UTC).isoformat("T", "seconds"), "wall_seconds": round(time.time() - start),
         "observation": read_manifest(options.data)["identity"],
-        "worlds": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
+        "worlds": {name: len(split) for name, split in worlds.items()},
         "stars_in_test": len(np.unique(truth.groups)), "steps": options.steps, "trials": options.trials,
         "learning_rates": {s: load_run(runs[s][0]).config.training.lr for s in SYSTEMS},
         "config": base.to_dict(), "late_fusion": fusions, **compare(found, truth),

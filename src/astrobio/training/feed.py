@@ -7,7 +7,7 @@ X longitudes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import Any, NamedTuple, Protocol
@@ -125,8 +125,8 @@ class Store:
             task = bar.add_task(label, total=len(missing))
             loaded = _load(_Ungraphed(self.worlds, self.collator), chunks, self.workers, _Packed.of)
             for indices, packed in zip(chunks, loaded, strict=True):
-                graphs = [self._graph(self.worlds.metabolism(index)) for index in indices]
-                cubes = [self._place(cubes) for cubes in packed.cubes]
+                graphs = [self.graph(self.worlds.metabolism(index)) for index in indices]
+                cubes = [self.place(cubes) for cubes in packed.cubes]
                 self._rows.update(zip(indices, packed.unpack(cubes, graphs, self.absent.batch.graph), strict=True))
                 bar.advance(task, len(indices))
         return self
@@ -156,14 +156,11 @@ class Store:
         return merged.to(self.device, non_blocking=True)
 
     def _prepare(self, sample: Sample) -> Row:
-        return prepare_row(sample, self.collator, self._graph(sample.metabolism))
+        return prepare_row(sample, self.collator, self.graph(sample.metabolism))
 
-    def on(self, device: torch.device, *, half: bool = False) -> Store:
-        """The same worlds for another device, with what is prepared already (in memory, for a GPU)."""
-        moved = Store(self.worlds, self.collator, device, "auto", self.workers, half)
-        for index, row in self._rows.items():
-            moved._rows[index] = moved._keep(replace(row, graph=moved._graph(self.worlds.metabolism(index))))
-        return moved
+    def adopt(self, rows: Iterable[tuple[int, Row]]) -> None:
+        """Keep rows that were prepared elsewhere, by their indices."""
+        self._rows.update(rows)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a loader process needs; what was prepared stays here."""
@@ -174,15 +171,15 @@ class Store:
 
     def _keep(self, row: Row) -> Row:
         """The row where and how it is kept."""
-        return replace(row, batch=replace(row.batch, climate=self._place(row.batch.climate)))
+        return replace(row, batch=replace(row.batch, climate=self.place(row.batch.climate)))
 
-    def _place(self, cubes: Tensor) -> Tensor:
+    def place(self, cubes: Tensor) -> Tensor:
         """Cubes where and how they are kept; all else is small and joins others faster on the host."""
         if self.cache != "device":
             return cubes
         return cubes.to(self.device, torch.bfloat16 if self.half else torch.float32)
 
-    def _graph(self, graph: MetabolicGraph | None) -> Data:
+    def graph(self, graph: MetabolicGraph | None) -> Data:
         """The graph as tensors, made once for all worlds that share it."""
         data = dummy_data(DEFAULT_ENCODINGS) if graph is None else self._graphs.get(graph) or to_data(graph)
         if self.cache == "device":
