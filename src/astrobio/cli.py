@@ -24,7 +24,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
-            if launcher.claim(f"{launcher.INTERRUPTION}-{launcher.attempt()}"):
+            if launcher.claim(f"{launcher.INTERRUPTION}-{launcher.restarts()}"):
                 console.print(str(stopped) or INTERRUPTED, highlight=False, soft_wrap=True)
             raise typer.Exit(stopped.code if isinstance(stopped, launcher.Stopped) else 130) from None
 
@@ -74,11 +74,14 @@ def simulate(
     gcm: Annotated[str, typer.Option(help="climate model that is imitated: um, exocam, exoplasim")] = "um",
     piece: Annotated[list[str] | None, typer.Option(help="worlds, spectra, climate [all]; a later call adds")] = None,
     organisms: Annotated[Path | None, typer.Option(help="organisms.npz of another data set [the default 24]")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Dask cluster to work on, such as tcp://host:8786")] = None,
 ) -> None:
     """Simulate worlds from star to photons: climate, spectrum, candidate metabolism, texts."""
     from astrobio.dataset.build import describe, simulate_to
 
-    Console().print(describe(simulate_to(out, worlds, seed, workers, transits, floor, gcm, piece, organisms)))
+    Console().print(
+        describe(simulate_to(out, worlds, seed, workers, transits, floor, gcm, piece, organisms, scheduler))
+    )
 
 
 @app.command()
@@ -160,7 +163,7 @@ def main() -> None:
             console.print(Text.assemble(("error: ", "red"), str(error)), soft_wrap=True)
         sys.exit(2)
     except launcher.RankLost as lost:
-        if launcher.claim(f"{launcher.LOSS}-{launcher.attempt()}"):
+        if launcher.claim(f"{launcher.LOSS}-{launcher.restarts()}"):
             console.print(str(lost), highlight=False, soft_wrap=True)
         sys.exit(1)
 

@@ -51,7 +51,7 @@ def claim(name: str) -> bool:
     return True
 
 
-def attempt() -> int:
+def restarts() -> int:
     """How often torchrun has started this launch again."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
@@ -59,4 +59,4 @@ def attempt() -> int:
 def ended_by_a_mistake() -> bool:
     """Whether an earlier start of this launch ended by a user's mistake, which no restart mends."""
     folder = launch_folder()
-    return attempt() > 0 and folder is not None and (folder / MISTAKE).exists()
+    return restarts() > 0 and folder is not None and (folder / MISTAKE).exists()

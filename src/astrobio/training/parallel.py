@@ -32,6 +32,7 @@ from astrobio.training.offload import BlockStreamer, settle, stream_blocks
 from astrobio.training.optim import build_optimizer
 from astrobio.training.plan import require_fit
 from astrobio.training.ranks import shard_place, world_size
+from astrobio.training.step import is_mixed
 
 WEIGHT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED = ("decoder.", "model.", "climate_cnn.stages.", "metabolic_vae.")  # the rest is small
@@ -112,7 +113,8 @@ def prepare(
     recomputed = () if streamed else choose_recomputed(config, execution, shape)
     transform(system, replace(execution, compile=execution.compile and not streamed), recomputed)
     if sharded:
-        shard(system, make_mesh(device, execution.shards), execution, device)
+        mixed = device.type == "cuda" and is_mixed(device, training.precision)
+        shard(system, make_mesh(device, execution.shards), execution, mixed)
         if load is None:
             fill_shards(system, home, device)
     optimizer = build_optimizer(system, training, execution.optimizer, device if execution.offload else None)
@@ -202,19 +204,23 @@ def make_mesh(device: torch.device, shards: int) -> DeviceMesh:
     return init_device_mesh(device.type, (ranks // shards, shards), mesh_dim_names=("replicate", "shard"))
 
 
-def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: ExecutionConfig, device: torch.device) -> None:
-    """FSDP2 in place: every block, every part, the system."""
+def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: ExecutionConfig, mixed: bool) -> None:
+    """FSDP2 in place: every block, every part, the system.
+
+    Args:
+        mixed: gather weights in bf16, in which the forward computes, and add gradients up in float32.
+    """
     # Parts return views of their last tensors; nothing changes these in place, which is what the warning is about.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
-    on_gpu = device.type == "cuda"
+    in_host_memory = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     options: dict[str, Any] = {
         "mesh": mesh,
         "mp_policy": MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if on_gpu else None,
-            reduce_dtype=torch.float32 if on_gpu else None,
+            param_dtype=torch.bfloat16 if mixed else None,
+            reduce_dtype=torch.float32 if mixed else None,
             cast_forward_inputs=False,  # the models cast what may lose precision; coordinates and masses may not
         ),
-        "offload_policy": CPUOffloadPolicy(pin_memory=on_gpu) if execution.offload else OffloadPolicy(),
+        "offload_policy": in_host_memory if execution.offload else OffloadPolicy(),
     }
     for block in blocks_of(system).values():
         fully_shard(block, **options)

@@ -9,14 +9,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.tensor import DTensor
 
 from astrobio.errors import InputError
+from astrobio.training.launcher import restarts
 
 WAIT = timedelta(minutes=20)  # before a collective that a rank never joins is an error instead of a hang
 LOST = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "socket closed", "gloo")
@@ -31,8 +33,25 @@ def join_ranks(device: torch.device) -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=WAIT)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=WAIT, **_own_store())
     return device
+
+
+def _own_store() -> dict[str, Any]:
+    """Arguments that give this start of the processes names of its own in the store that torchrun keeps.
+
+    That store outlives a restart, and new processes could meet at the addresses of dead ones (PyTorch's issue 135712).
+    Agents of several hosts may count restarts differently: there torchrun must not share its store
+    (TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), as `deploy/slurm.sbatch` has it.
+    """
+    one_agent = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or not one_agent:
+        return {}
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    shared = dist.TCPStore(address, port, launched_ranks(), is_master=False, timeout=WAIT)  # pyright: ignore[reportPrivateImportUsage]
+    store = PrefixStore(f"start-{restarts()}", shared)
+    return {"store": store, "rank": int(os.environ["RANK"]), "world_size": launched_ranks()}
 
 
 def leave_ranks() -> None:
