@@ -76,7 +76,8 @@ def test_at_least_thirteen_databases_are_tested_on_what_is_their_own() -> None:
 
 def test_every_recording_is_used_and_has_a_known_origin() -> None:
     folder = Path(__file__).parent / "recordings"
-    origins, tests = (folder / "README.md").read_text(), (Path(__file__).parent / "test_recordings.py").read_text()
+    origins = (folder / "README.md").read_text()
+    tests = (Path(__file__).parent / "test_recordings.py").read_text() + (ROOT / "tests/test_real_data.py").read_text()
     for path in folder.iterdir():
         if path.name != "README.md":
             assert f"`{path.name}`" in origins and f'"{path.name}"' in tests, path.name

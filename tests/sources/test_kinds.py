@@ -131,6 +131,19 @@ def test_records_that_arrived_before_an_error_are_kept_with_a_note(
     assert saved["complete"] is False and saved["records"] == 3 and saved["notes"] == answer.notes
 
 
+def test_records_that_arrived_before_an_interruption_are_kept(httpserver: HTTPServer, local, settings) -> None:
+    docs = [{"bibcode": f"2024X{n}", "title": ["t"], "year": "2024"} for n in range(3)]
+    httpserver.expect_request("/search/query").respond_with_json({"response": {"docs": docs}})
+
+    def impatient(what: str, done: int, total: int | None) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with_token = replace(settings, secrets={"ads": "token-of-ads"})
+    answer = fetch(local("ads", httpserver.url_for("")), "a planet", settings=with_token, progress=impatient)
+    assert len(answer.records) == 2 and not answer.complete and "interrupted" in answer.notes[0]
+
+
 def test_rows_of_wrong_type_are_set_aside_with_their_reason(httpserver: HTTPServer, local, settings: Settings) -> None:
     docs = [
         {"bibcode": "A", "title": ["t"], "year": "2024"},

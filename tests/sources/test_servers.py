@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,8 +98,10 @@ def test_opendap_reads_a_selection_lazily(opendap: str, local, settings: Setting
     assert record.provenance.sha256 and not record.provenance.from_cache
     again = fetch(source, "merra2.nc?variables=T2M&lat=-30:30&time=@0", settings=replace(settings, offline=True))
     assert again.records[0].provenance.from_cache
+    begin = time.monotonic()
     with pytest.raises(OfflineError, match=r"cache lacks GET http.*\(asked for merra2\.nc\?variables=PS\)"):
         fetch(source, "merra2.nc?variables=PS", settings=replace(settings, offline=True))
+    assert time.monotonic() - begin < 10, "xarray must not ask again and again for what cannot be had"
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def _read_ipac(path: Path, text: str) -> Table:
     if text.count("\n") > MAX_ROWS:
         raise Refused("FILE-004", path.name, f"expected ≤ {MAX_ROWS:,} rows, found more")
     try:
-        table = ascii.read(text, format="ipac", guess=False)
+        table: Any = ascii.read(text, format="ipac", guess=False)
     except Exception as error:  # astropy's readers raise many kinds on damaged tables
         raise Refused("FILE-003", path.name, f"expected an IPAC table, found {str(error)[:200]}") from error
     cells = {name: ["" if np.ma.is_masked(v) else str(v) for v in table[name]] for name in table.colnames}

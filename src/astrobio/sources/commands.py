@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import SecretStr
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from astrobio.errors import InputError
@@ -93,12 +94,12 @@ def fetch_to(name: str, query: str, out: Path, *, limit: int, accepted: Sequence
     source = find_source(name)
     settings = Settings.from_environment()
     settings = Settings.from_environment(accepted=settings.accepted | set(accepted))
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(name, total=None, count="")
 
         def progress(what: str, done: int, total: int | None) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=what, completed=done, total=total, count=_counted(what, done, total))
 
         answer = fetch(source, read_query(query), settings=settings, limit=limit, progress=progress)
     folder = answer.save(out)
@@ -106,6 +107,12 @@ def fetch_to(name: str, query: str, out: Path, *, limit: int, accepted: Sequence
     lines += [f"note: {note}" for note in answer.notes]
     lines += [f"set aside: row {item['row']}: {item['reason']}" for item in answer.quarantined[:5]]
     return "\n".join(lines + ([] if answer.complete else ["the answer is not complete"]))
+
+
+def _counted(what: str, done: int, total: int | None) -> str:
+    """How far it is: bytes in their usual units, everything else as a plain number."""
+    shown = [decimal(n) if what.endswith("bytes") else str(n) for n in (done, total) if n is not None]
+    return " of ".join(shown) if done else ""
 
 
 def describe_request(name: str, query: str) -> str:

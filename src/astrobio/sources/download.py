@@ -115,7 +115,7 @@ def _copy(
         if done > most:
             raise PayloadError(f"{session.source}: file exceeds the limit of {most} bytes; raise max_file_bytes")
         out.write(piece)
-        progress(session.source, done, total)
+        progress(f"{session.source}: bytes", done, total)
 
 
 def _tag(state: Path) -> str:

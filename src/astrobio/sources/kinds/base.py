@@ -18,7 +18,7 @@ from astrobio.sources.errors import LicenceError, PayloadError, SourceError
 from astrobio.sources.record import Answer, Evidence, Licence, Modality, Provenance, Record, now, sha256
 from astrobio.sources.redact import redact
 
-Progress = Callable[[str, int, int | None], None]  # what, done so far, total where known (records or bytes)
+Progress = Callable[[str, int, int | None], None]  # what is counted ("…: bytes"), how many so far, total where known
 
 
 def _silent(what: str, done: int, total: int | None) -> None:
@@ -154,7 +154,7 @@ def rows_to_records(
 def fetch(
     source: Source, query: str, *, settings: Settings | None = None, limit: int = 1000, progress: Progress = _silent
 ) -> Answer:
-    """Ask a database; records that arrived before an error are kept, and the answer says that it is not complete.
+    """Ask a database; records that came before an error or Ctrl-C are kept, and the answer says that it isn't complete.
 
     Args:
         source: the database. query: in its own terms, see `source.example`. limit: most records wanted.
@@ -180,7 +180,7 @@ def fetch(
                     answer.quarantined.append({"row": str(item.number), "reason": item.reason})
                     continue
                 answer.records.append(item)
-                progress(source.name, len(answer.records), None)
+                progress(f"{source.name}: records", len(answer.records), None)
                 if len(answer.records) >= limit:
                     answer.complete = False
                     answer.notes.append(f"stopped at the limit of {limit} records; there may be more")
@@ -190,6 +190,11 @@ def fetch(
                 raise
             answer.complete = False
             answer.notes.append(f"kept {len(answer.records)} records that arrived before: {error}")
+        except KeyboardInterrupt:
+            if not answer.records:
+                raise
+            answer.complete = False
+            answer.notes.append(f"kept {len(answer.records)} records that arrived before it was interrupted")
     answer.notes += sorted({note for record in answer.records for note in record.notes})
     if any(note.startswith("truncated") for note in answer.notes):
         answer.complete = False

@@ -99,7 +99,7 @@ class Grid(Source):
             def objects(key: str, span: str) -> bytes | None:
                 nonlocal count
                 count += 1
-                progress(f"{self.name}: piece {count}", count, None)
+                progress(f"{self.name}: pieces", count, None)
                 return _piece(session, f"{url}/{quote(key)}", span)
 
             extract_store(objects, selection, target, f"{self.name} {path}", patience)
@@ -132,7 +132,10 @@ class _Gateway:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         path = quote(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""), safe="/:+,.%")
         query = environ.get("QUERY_STRING", "")
-        response = self.session.fetch(Request("GET", f"{self.origin}{path}" + (f"?{query}" if query else "")))
+        try:
+            response = self.session.fetch(Request("GET", f"{self.origin}{path}" + (f"?{query}" if query else "")))
+        except InputError as error:  # a ValueError, on which xarray would ask again for half a minute
+            raise ConnectionError("the database failed") from error
         start_response("200 OK", [("Content-Type", response.headers.get("Content-Type", "application/octet-stream"))])
         return [response.content]
 
