@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from astrobio.errors import InputError
-from astrobio.training import loop
+from astrobio.training import launcher, loop
 from astrobio.training.checkpoint import checkpoints, load_run
 from astrobio.training.config import RunConfig
 from astrobio.training.execution import ExecutionConfig, OptimizerKind
@@ -71,6 +73,25 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         assert all(torch.equal(value, other[key]) for key, value in one.items()), name
     for kind, count in (("train", 6), ("validation", 3)):
         assert logged(whole, kind) == logged(cut, kind) and len(logged(cut, kind)) == count
+
+
+def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(
+    tiny_run: RunConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    note = loop.note_skipped
+
+    def signal_at_two(result: StepResult, progress: loop.Progress, *rest: object) -> None:
+        note(result, progress, *rest)  # pyright: ignore[reportArgumentType]
+        if progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "note_skipped", signal_at_two)
+    with pytest.raises(
+        launcher.Stopped, match=f"stopped after step 2 of 6; the same command continues {run_dir}"
+    ) as stop:
+        train(tiny_run, "data", run_dir, console=quiet())
+    assert stop.value.code == 143
+    assert [path.name for path in checkpoints(run_dir)] == ["step-00000002"]
 
 
 def test_run_folder_holds_all_that_inference_needs(tiny_run: RunConfig, run_dir: Path):

@@ -9,20 +9,23 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from astrobio.batch import Collator, MultiModalBatch, Sample
 from astrobio.errors import InputError
 from astrobio.system.presets import preset
 from astrobio.system.unified import UnifiedMultiModalSystem
+from astrobio.training import loop
 from astrobio.training.activations import BatchShape, block_costs, blocks_of, recomputed_blocks
-from astrobio.training.config import TrainingConfig
+from astrobio.training.config import RunConfig, TrainingConfig
 from astrobio.training.execution import ExecutionConfig
-from astrobio.training.parallel import choose_recomputed, empty_system, prepare, transform
+from astrobio.training.parallel import check_execution, choose_recomputed, empty_system, prepare, transform
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 train = runpy.run_path(str(SCRIPT))["train"]
@@ -196,6 +199,27 @@ def test_streaming_from_host_memory_trains_as_on_the_device(batch: MultiModalBat
 def test_contradictions_are_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ExecutionConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "ranks", "message"),
+    [
+        ({"gradients": "backward"}, 2, "would leave 1 of 2 ranks idle; expected keep, stochastic or host"),
+        ({"gradients": "stochastic", "offload": True}, 2, "set execution.gradients=keep, found stochastic"),
+        ({"gradients": "keep", "offload": True}, 1, "set execution.gradients=backward, found keep"),
+        ({"shards": 3}, 4, "a divisor of the 4 ranks, found 3"),
+    ],
+)
+def test_what_a_number_of_ranks_cannot_do_is_refused(options: dict, ranks: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_execution(ExecutionConfig(optimizer="adamw8bit", **options), ranks)
+
+
+def test_what_is_refused_is_refused_before_anything_is_loaded(tiny_run: RunConfig, tmp_path: Path) -> None:
+    config = replace(tiny_run, execution=ExecutionConfig(optimizer="adamw8bit", offload=True))
+    with pytest.raises(InputError, match="gradients=backward"):
+        loop.train(config, tmp_path / "no data here", tmp_path / "run", console=Console(quiet=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_streaming_needs_steps_in_the_backward() -> None:
