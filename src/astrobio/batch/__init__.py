@@ -1,7 +1,11 @@
-"""The contract: `Sample` (one world) and `MultiModalBatch` (what models see)."""
+"""The contract: `Sample` (one world) and `MultiModalBatch` (what models see).
 
-from astrobio.batch.batch import IGNORED, MultiModalBatch
-from astrobio.batch.collate import Collator, Tokenizer, multimodal_collate_fn
+What stands on torch loads when it is first asked for: reading, fetching and validating files do without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from astrobio.batch.sample import (
     CLIMATE_VARIABLES,
     ELEMENTS,
@@ -20,6 +24,18 @@ from astrobio.batch.sample import (
     Spectrum,
 )
 from astrobio.batch.statistics import Statistics
+
+if TYPE_CHECKING:
+    from astrobio.batch.batch import IGNORED, MultiModalBatch
+    from astrobio.batch.collate import Collator, Tokenizer, multimodal_collate_fn
+
+_LATER = {
+    "IGNORED": "batch",
+    "MultiModalBatch": "batch",
+    "Collator": "collate",
+    "Tokenizer": "collate",
+    "multimodal_collate_fn": "collate",
+}
 
 __all__ = [
     "CLIMATE_VARIABLES",
@@ -44,3 +60,9 @@ __all__ = [
     "Tokenizer",
     "multimodal_collate_fn",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -10,7 +10,6 @@ from collections import defaultdict
 import numpy as np
 
 from astrobio.batch import ClimateCube, MetabolicGraph, Sample, Spectrum
-from astrobio.batch.graph import minimum_gibbs_energy
 from astrobio.quality.findings import Finding
 from astrobio.quality.rules import finding
 
@@ -216,6 +215,8 @@ def _copies(graph: MetabolicGraph) -> list[Finding]:
 
 
 def _uphill(graph: MetabolicGraph) -> list[Finding]:
+    from astrobio.batch.graph import minimum_gibbs_energy  # stands on torch, which other kinds of files do without
+
     lowest = minimum_gibbs_energy(graph)
     with np.errstate(invalid="ignore"):
         forced = (graph.lower_bound >= 0) & (graph.upper_bound > 0) & (lowest > 0)
