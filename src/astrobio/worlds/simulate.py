@@ -7,7 +7,7 @@ numerical step runs on one world with one BLAS thread: a world is the same alone
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -173,8 +173,10 @@ def _provenance(
         "instellation": planet.instellation, "zone_position": scenario.zone_position,
         "cloud_top_pa": limb.cloud_top, "cloud_cover": float(limb.cover.max()),
         "limb_water": float(np.log10(limb.mixing["H2O"][-1])), "limb_temperature": float(limb.temperature[-1]),
-        "gibbs_energy": energy,
+        "gibbs_energy": energy, "haze": scenario.haze is not None,
     }  # fmt: skip
+    if scenario.haze is not None:
+        truth |= {f"haze_{name}": value for name, value in asdict(scenario.haze).items()}
     return {
         "source": "astrobio.worlds", "version": __version__, "seed": seed, "index": index, "star": star.name,
         "packages": dict(package_versions()), "transits": settings.transits, "floor": settings.floor,

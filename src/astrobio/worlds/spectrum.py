@@ -24,12 +24,13 @@ from astrobio.batch import ClimateCube, Spectrum
 from astrobio.worlds import instrument
 from astrobio.worlds.atmosphere import MOLAR_MASS, ozone_profile
 from astrobio.worlds.climate import one_thread, terminator_profiles
+from astrobio.worlds.haze import LEE_Q, REFERENCE, Haze
 from astrobio.worlds.opacity import OpacityTables, opacity_tables
 from astrobio.worlds.scenario import Scenario
 
 with contextlib.redirect_stdout(io.StringIO()):  # TauREx prints, rather than logs, that numba is not installed
     from taurex.chemistry import Chemistry
-    from taurex.contributions import Contribution, RayleighContribution
+    from taurex.contributions import Contribution, LeeMieContribution, RayleighContribution
     from taurex.data.profiles.pressure.pressureprofile import PressureProfile
     from taurex.data.profiles.temperature.temparray import TemperatureArray
     from taurex.model import TransmissionModel
@@ -158,11 +159,27 @@ class TableAbsorption(Contribution):
         yield "Absorption", section[:, ::-1] * np.float32(1e-4)  # cm² → m², wavenumber order
 
 
+class OrganicHaze(LeeMieContribution):
+    """TauREx's Lee et al. (2013) particles, well mixed with the air and scaled to a vertical optical depth."""
+
+    contribute = Contribution.contribute  # the parent takes the number density as constant with height
+
+    def __init__(self, haze: Haze) -> None:
+        super().__init__(haze.radius, LEE_Q, 1.0, haze.bottom, haze.top)
+        self._depth = haze.optical_depth
+
+    def prepare_each(self, model: Any, wngrid: np.ndarray):
+        ((name, section),) = super().prepare_each(model, np.append(wngrid, 1e4 / REFERENCE))  # [L, W + 1]
+        column = (model.densityProfile * model.deltaz)[section[:, -1] > 0].sum()  # molecules/m² within the haze
+        yield name, section[:, :-1] * (self._depth / column / max(section[:, -1].max(), 1e-300))
+
+
 class LimbModel(TransmissionModel):
     """TauREx's transmission model with an exact vectorised path integral and a patchy cloud deck."""
 
-    def __init__(self, limb: Limb, tables: OpacityTables, **parts) -> None:
-        super().__init__(contributions=[TableAbsorption(tables), RayleighContribution()], **parts)
+    def __init__(self, limb: Limb, tables: OpacityTables, haze: Haze | None = None, **parts) -> None:
+        hazes = [] if haze is None else [OrganicHaze(haze)]
+        super().__init__(contributions=[TableAbsorption(tables), RayleighContribution(), *hazes], **parts)
         self._wavenumber = np.ascontiguousarray(1e4 / tables.wavelength[::-1])
         self._cover = limb.cover
 
@@ -204,7 +221,7 @@ def transit_depth(scenario: Scenario, limb: Limb, tables: OpacityTables) -> np.n
         warnings.filterwarnings("ignore", message="SimpleForwardModel is deprecated", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="fullRadius is deprecated", category=DeprecationWarning)
         model = LimbModel(
-            limb, tables, planet=planet,
+            limb, tables, scenario.haze, planet=planet,
             star=BlackbodyStar(temperature=scenario.star.teff, radius=scenario.star.radius, mass=scenario.star.mass),
             pressure_profile=LimbPressure(limb),
             temperature_profile=TemperatureArray(limb.temperature),
