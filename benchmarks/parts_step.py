@@ -2,23 +2,29 @@
 
     python benchmarks/parts_step.py
 
-The same weights, inputs and arithmetic: eager `torch.nn` convolutions; PyG's gather and scatter over edges × features.
+The same weights, inputs and arithmetic. Eager: `torch.nn.Conv3d` on padded fields, in the plain and in the
+channels-last layout, and PyG's gather and scatter over edges × features. Before them, each depthwise convolution and
+the stem by themselves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
+import astrobio.models.climate_cnn as cnn_module
 import astrobio.models.metabolic_vae as vae_module
 from astrobio.batch import MultiModalBatch
 from astrobio.models.bipartite import Incidence, gather_messages
-from astrobio.models.climate_cnn import ClimateCNN
+from astrobio.models.climate_cnn import ClimateCNN, ConvBlock, convolve_patches
+from astrobio.models.depthwise import sphere_depthwise
 from astrobio.models.initialise import init_weights
 from astrobio.models.metabolic_vae import MetabolicVAE
+from astrobio.models.sphere import pad_sphere
 from astrobio.system.presets import preset
 from machine import parser, seconds, table, write
 from worlds import random_batch
@@ -32,14 +38,28 @@ def scattered_messages(nodes: Tensor, incidence: Incidence) -> Tensor:
     return scatter(rows, receiver, dim=0, dim_size=len(counts), reduce="sum").reshape(len(nodes), -1)
 
 
-def climate(batch: MultiModalBatch, compiled: bool) -> float:
-    """Seconds of the climate network."""
+def plain_mix(layout: torch.memory_format) -> Any:
+    """A block's depthwise convolution as `torch.nn` has it, in one layout."""
+
+    def mix(self: ConvBlock, x: Tensor, rows: Tensor) -> Tensor:
+        padded = pad_sphere(nn.functional.pad(x, (0, 0, 0, 0, 1, 1)), 1, 1)
+        return self.depthwise(padded.contiguous(memory_format=layout)).permute(0, 2, 3, 4, 1)
+
+    return mix
+
+
+def climate(batch: MultiModalBatch, layout: torch.memory_format | None) -> float:
+    """Seconds of the climate network: compiled and by our kernels, or eager `torch.nn` in one layout."""
     with torch.device("meta"):
         network = ClimateCNN(preset("full_16_8b").climate_cnn).to(torch.bfloat16)
     network.to_empty(device="cuda")
     init_weights(network, 26)
-    if compiled:
+    ours = ConvBlock._mix, cnn_module.convolve_patches
+    if layout is None:
         _compile(network.stages)
+    else:
+        ConvBlock._mix = plain_mix(layout)
+        cnn_module.convolve_patches = lambda fields, convolution: convolution(fields)
 
     def step() -> None:
         out = network(
@@ -48,7 +68,43 @@ def climate(batch: MultiModalBatch, compiled: bool) -> float:
         (out.tokens.float().square().mean() + out.diagnostics.float().square().mean()).backward()
         network.zero_grad()
 
-    return seconds(step)
+    found = seconds(step)
+    ConvBlock._mix, cnn_module.convolve_patches = ours
+    return found
+
+
+def convolutions(width: int, rows: tuple[int, int, int, int]) -> dict[str, float]:
+    """Milliseconds forward and backward of one depthwise convolution [B, C, P, Y, X], and the errors of ours."""
+    torch.manual_seed(0)
+    block = ConvBlock(width).to("cuda", torch.bfloat16)
+    b, *grid = rows
+    x = torch.randn(b, *grid, width, device="cuda", dtype=torch.bfloat16).permute(0, 4, 1, 2, 3).requires_grad_()
+    up = torch.randn(b, *grid, width, device="cuda", dtype=torch.bfloat16)
+    weight, bias = block.depthwise.weight, block.depthwise.bias
+    assert bias is not None
+    ways = {
+        "channels_last": lambda: plain_mix(torch.channels_last_3d)(block, x, x),
+        "plain": lambda: plain_mix(torch.contiguous_format)(block, x, x),
+        "ours": lambda: sphere_depthwise(x.permute(0, 2, 3, 4, 1), weight, bias),
+    }
+    out, found = {}, {}
+    for name, way in ways.items():
+        y = way()
+        found[name] = (y, *torch.autograd.grad(y, (x, weight, bias), up))
+        out[name] = 1e3 * seconds(lambda way=way: torch.autograd.grad(way(), (x, weight, bias), up), repeats=3)
+    for name, theirs, own in zip(("y", "x", "weight", "bias"), found["plain"], found["ours"], strict=True):
+        out[f"error_{name}"] = float((theirs - own).float().norm() / theirs.float().norm())
+    return out
+
+
+def stem(worlds: int) -> dict[str, float]:
+    """Milliseconds forward and backward of the first convolution."""
+    network = nn.Conv3d(5, 512, (5, 6, 6), stride=(5, 4, 4)).to("cuda", torch.bfloat16)
+    fields = torch.randn(4 * worlds, 5, 10, 34, 66, device="cuda", dtype=torch.bfloat16)
+    out = {}
+    for name, way in (("plain", network), ("ours", lambda x: convolve_patches(x, network))):
+        out[name] = 1e3 * seconds(lambda way=way: way(fields).float().square().mean().backward(), repeats=3)
+    return out
 
 
 def metabolism(batch: MultiModalBatch, compiled: bool) -> float:
@@ -76,20 +132,35 @@ def _compile(network: torch.nn.Module) -> None:
 
 
 def main() -> None:
-    """Both parts, both ways."""
+    """All parts, all ways."""
     options = parser(__doc__ or "").parse_args()
     batch = random_batch(0).to("cuda")
     result: dict[str, Any] = {"seconds": {}}
-    for name, part in (("climate_cnn", climate), ("graph_vae", metabolism)):
-        for kind, compiled in (("eager", False), ("ours", True)):
-            try:
-                result["seconds"][f"{name}_{kind}"] = part(batch, compiled)
-            except Exception as error:  # one part must not lose the other
-                result[f"error_{name}_{kind}"] = repr(error)[:500]
-            torch.cuda.empty_cache()
+    pieces: dict[str, Callable[[], Any]] = {
+        "depthwise_512": lambda: convolutions(512, (64, 2, 8, 16)),
+        "depthwise_1536": lambda: convolutions(1536, (16, 2, 4, 8)),
+        "depthwise_4096": lambda: convolutions(4096, (16, 2, 2, 4)),
+        "stem": lambda: stem(16),
+        "climate_cnn_eager": lambda: climate(batch, torch.contiguous_format),
+        "climate_cnn_ours": lambda: climate(batch, None),
+        "graph_vae_eager": lambda: metabolism(batch, False),
+        "graph_vae_ours": lambda: metabolism(batch, True),
+        "climate_cnn_eager_channels_last": lambda: climate(batch, torch.channels_last_3d),
+    }
+    for name, piece in pieces.items():
+        try:
+            found = piece()
+            result["seconds" if isinstance(found, float) else "operator_ms"] = result.get(
+                "seconds" if isinstance(found, float) else "operator_ms", {}
+            ) | {name: found}
+        except Exception as error:  # one part must not lose the other
+            result[f"error_{name}"] = repr(error)[:500]
+        torch.cuda.empty_cache()
         times = result["seconds"]
-        if f"{name}_eager" in times and f"{name}_ours" in times:
-            result[f"ratio_{name}"] = times[f"{name}_eager"] / times[f"{name}_ours"]
+        for part in ("climate_cnn", "graph_vae"):
+            if f"{part}_eager" in times and f"{part}_ours" in times:
+                result[f"ratio_{part}"] = times[f"{part}_eager"] / times[f"{part}_ours"]
+        print(name, result.get(f"error_{name}", result.get("operator_ms", {}).get(name, times.get(name))), flush=True)
         write(options.out, "parts_step", result)
     table([("part", "ms")] + [(name, time * 1e3) for name, time in result["seconds"].items()])
     print({key: value for key, value in result.items() if key != "seconds"})

@@ -16,6 +16,7 @@ from torch.nn import functional
 from astrobio.batch.sample import CLIMATE_VARIABLES, LEVEL_VARIABLES, SURFACE_VARIABLES, TIME_KINDS
 from astrobio.errors import InputError
 from astrobio.models.blocks import Pooling, RMSNorm
+from astrobio.models.depthwise import sphere_depthwise
 from astrobio.models.sphere import area_mean, band_areas, pad_sphere
 
 DIAGNOSTICS = ("surface_temperature", "asr", "olr")  # the first three of `PHYSICS_TARGETS`
@@ -64,13 +65,17 @@ class ConvBlock(nn.Module):
         self.contract = nn.Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "B C P Y X"]) -> Float[Tensor, "B C P Y X"]:
+        rows = x.permute(0, 2, 3, 4, 1)  # [B, P, Y, X, C]
+        y = self.contract(functional.gelu(self.expand(self.norm(self._mix(x, rows)))))
+        return (rows + y).permute(0, 4, 1, 2, 3)
+
+    def _mix(self, x: Float[Tensor, "B C P Y X"], rows: Float[Tensor, "B P Y X C"]) -> Float[Tensor, "B P Y X C"]:
+        """The depthwise convolution, on a GPU by a kernel of its own."""
+        bias = self.depthwise.bias
+        if x.is_cuda and bias is not None:
+            return sphere_depthwise(rows, self.depthwise.weight, bias)
         padded = pad_sphere(functional.pad(x, (0, 0, 0, 0, 1, 1)), 1, 1)
-        # On a GPU, channels-last sends a depthwise 3-D convolution to cuDNN's grouped kernel, one group a channel.
-        layout = torch.contiguous_format if x.is_cuda else torch.channels_last_3d
-        y = self.depthwise(padded.contiguous(memory_format=layout))
-        y = y.permute(0, 2, 3, 4, 1)  # [B, P, Y, X, C]
-        y = self.contract(functional.gelu(self.expand(self.norm(y))))
-        return x + y.permute(0, 4, 1, 2, 3)
+        return self.depthwise(padded.contiguous(memory_format=torch.channels_last_3d)).permute(0, 2, 3, 4, 1)
 
 
 class Halve(nn.Module):
@@ -111,12 +116,24 @@ class Stem(nn.Module):
         surface = len(SURFACE_VARIABLES)
         times = climate.shape[2]
         climate = climate.transpose(1, 2).flatten(0, 1)  # [B·T, V, P, Y, X]
-        x = self.levels(pad_sphere(climate[:, surface:], 1, 1, _wind_sign(climate)))
-        x = x + self.surface(pad_sphere(climate[:, :surface, :1], 1, 1))  # one level, seen by all
+        x = convolve_patches(pad_sphere(climate[:, surface:], 1, 1, _wind_sign(climate)), self.levels)
+        x = x + convolve_patches(pad_sphere(climate[:, :surface, :1], 1, 1), self.surface)  # one level, seen by all
         place = self.coordinates(coordinates).permute(0, 4, 1, 2, 3).repeat_interleave(times, dim=0)
         missing = (~known).to(x.dtype) @ self.absent  # [B, C]
         moment = (self.phase(phase) + missing[:, None]).flatten(0, 1)  # [B·T, C]
         return x + place + moment[:, :, None, None, None]
+
+
+def convolve_patches(fields: Float[Tensor, "B V P Y X"], convolution: nn.Conv3d) -> Float[Tensor, "B C P2 Y2 X2"]:
+    """What `convolution(fields)` gives, as one product of patches with its weight: few channels make poor convolutions.
+
+    The output is channels-last in memory.
+    """
+    patches = fields
+    for axis, (size, stride) in enumerate(zip(convolution.kernel_size, convolution.stride, strict=True)):
+        patches = patches.unfold(2 + axis, size, stride)
+    patches = patches.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4)  # [B, P2, Y2, X2, V·p·y·x]
+    return functional.linear(patches, convolution.weight.flatten(1), convolution.bias).permute(0, 4, 1, 2, 3)
 
 
 class ClimateCNN(nn.Module):
