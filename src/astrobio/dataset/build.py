@@ -6,11 +6,9 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from rich.table import Table
 from astrobio import __version__
 from astrobio.batch import ClimateCube, Sample
 from astrobio.dataset import splits, store
+from astrobio.dataset.cluster import map_shards
 from astrobio.dataset.store import PIECES, Piece, piece_path
 from astrobio.errors import InputError
 from astrobio.formats.graphs import load_graphs, save_graphs
@@ -81,6 +80,7 @@ def build_dataset(
     modalities: Sequence[Piece] = PIECES,
     metabolism: bool = True,
     organisms: Path | None = None,
+    scheduler: str | None = None,
     quiet: bool = False,
 ) -> BuildSummary:
     """Simulate worlds into `out`, or finish what an interrupted build left there.
@@ -90,11 +90,12 @@ def build_dataset(
         modalities: pieces to write; a later call can add the climate to a folder built without it.
         metabolism: whether worlds carry a candidate metabolism.
         organisms: an organism library (`organisms.npz` of another data set); None takes the default organisms.
+        scheduler: address of a Dask cluster that does the work (see `astrobio.dataset.cluster`).
 
     Raises:
-        InputError: `out` holds something else, or another build.
+        InputError: `out` holds something else, or another build, or the cluster can't be used.
     """
-    root, plan = Path(out), Plan(worlds, seed, settings or SimulationSettings(), metabolism)
+    root, plan = Path(out).absolute(), Plan(worlds, seed, settings or SimulationSettings(), metabolism)
     kinds = splits.split_of_blocks(worlds, seed)
     identity = _identity(plan)
     _claim(root, identity)
@@ -104,7 +105,7 @@ def build_dataset(
     todo = _missing(plan, modalities, done)
     made = sum(len(plan.indices(shard)) for shard, _ in todo)
     if todo:
-        _run(root, plan, todo, workers or os.cpu_count() or 1, quiet)
+        _run(root, plan, todo, workers or os.cpu_count() or 1, scheduler, quiet)
     how = splits.organism_pools(library, seed)[1] if library else {}
     return _finish(root, plan, identity, modalities, kinds, how, made, time.perf_counter() - started)
 
@@ -119,6 +120,7 @@ def simulate_to(
     gcm: str,
     pieces: Sequence[str] | None,
     organisms: Path | None = None,
+    scheduler: str | None = None,
 ) -> BuildSummary:
     """`build_dataset` with a command line's plain values, checked.
 
@@ -134,7 +136,9 @@ def simulate_to(
         raise InputError(f"--gcm: expected one of {GCMS}, found {gcm!r}")
     settings = SimulationSettings(transits=transits, floor=floor, gcm=gcm)
     chosen = tuple(piece for piece in PIECES if not pieces or piece in pieces)
-    return build_dataset(out, worlds, seed, workers, settings=settings, modalities=chosen, organisms=organisms)
+    return build_dataset(
+        out, worlds, seed, workers, settings=settings, modalities=chosen, organisms=organisms, scheduler=scheduler
+    )
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
@@ -211,7 +215,9 @@ def _missing(plan: Plan, modalities: Sequence[Piece], done: set[tuple[Piece, int
     return [(shard, pieces) for shard, pieces in lacking if pieces]
 
 
-def _run(root: Path, plan: Plan, todo: list[tuple[int, list[Piece]]], workers: int, quiet: bool) -> None:
+def _run(
+    root: Path, plan: Plan, todo: list[tuple[int, list[Piece]]], workers: int, scheduler: str | None, quiet: bool
+) -> None:
     """Simulate the missing pieces; each is recorded as soon as it is whole."""
     columns = (
         TextColumn("{task.description}"),
@@ -223,31 +229,11 @@ def _run(root: Path, plan: Plan, todo: list[tuple[int, list[Piece]]], workers: i
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         bar = progress.add_task("simulating worlds", total=sum(len(plan.indices(shard)) for shard, _ in todo))
         with (root / "pieces.jsonl").open("a", encoding="utf-8") as ledger:
-            for shard, entries in _results(root, plan, todo, min(workers, len(todo))):
+            tasks = [(root, plan, shard, missing) for shard, missing in todo]
+            for number, entries in map_shards(_make_shard, tasks, root, min(workers, len(todo)), scheduler):
                 ledger.writelines(json.dumps(entry, sort_keys=True) + "\n" for entry in entries)
                 ledger.flush()
-                progress.advance(bar, len(plan.indices(shard)))
-
-
-def _results(
-    root: Path, plan: Plan, todo: list[tuple[int, list[Piece]]], workers: int
-) -> Iterable[tuple[int, list[dict[str, Any]]]]:
-    if workers == 1:
-        for shard, missing in todo:
-            yield shard, _make_shard(root, plan, shard, missing)
-        return
-    # One BLAS thread a worker: they fill the cores themselves.
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        pending: dict[Future[list[dict[str, Any]]], int] = {
-            pool.submit(_make_shard, root, plan, shard, missing): shard for shard, missing in todo
-        }
-        while pending:
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                yield pending.pop(future), future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+                progress.advance(bar, len(plan.indices(todo[number][0])))
 
 
 @lru_cache(maxsize=2)
