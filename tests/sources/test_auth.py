@@ -205,7 +205,7 @@ def test_the_device_flow_waits_for_the_person(httpserver: HTTPServer, local, set
     placement = OAuth(httpserver.url_for("/token"), "client", device_url=httpserver.url_for("/device"))
     told = []
     with local("arxiv", httpserver.url_for("")).session(settings) as session:
-        secret = placement.device_login(session.exchange, lambda page, code: told.append((page, code)))
+        secret = placement.device_login(session.exchange_login, lambda page, code: told.append((page, code)))
     assert secret.get_secret_value() == "granted-refresh" and told == [("https://example.org/device", "AB-CD")]
     assert placement.interactive and not Basic().interactive
 
@@ -220,4 +220,53 @@ def test_a_refused_device_login_says_so(answer, message, httpserver: HTTPServer,
     placement = OAuth(httpserver.url_for("/token"), "client", device_url=httpserver.url_for("/device"))
     session = local("arxiv", httpserver.url_for("")).session(settings)
     with session, pytest.raises(CredentialError, match=message):
-        placement.device_login(session.exchange, lambda page, code: None)
+        placement.device_login(session.exchange_login, lambda page, code: None)
+
+
+def earthdata(local, server: HTTPServer):
+    """NASA's granule search, its login on this machine."""
+    source = local("nasa-cmr", server.url_for(""))
+    placement = replace(source.credential.placement, token_url=server.url_for("/token"))
+    return replace(source, credential=replace(source.credential, placement=placement))
+
+
+def test_a_password_in_netrc_becomes_a_token_once(httpserver: HTTPServer, local, settings) -> None:
+    netrc = Path.home() / ".netrc"
+    netrc.write_text("machine urs.earthdata.nasa.gov login someone password pass-word-1\n")
+    netrc.chmod(0o600)
+    httpserver.expect_request("/token", method="POST").respond_with_json({"access_token": "granted-token-1"})
+    httpserver.expect_request("/granules.umm_json").respond_with_json({"items": [{"meta": {}, "umm": {}}]})
+    source = earthdata(local, httpserver)
+    with source.session(settings) as session:
+        for page in ("1", "2"):
+            list(source.records(f"page_num={page}", session, 5, lambda *a: None))
+    assert [r.path for r, _ in httpserver.log] == ["/token", "/granules.umm_json", "/granules.umm_json"]
+    assert httpserver.log[0][0].authorization.password == "pass-word-1"
+    assert [r.headers["Authorization"] for r, _ in httpserver.log[1:]] == ["Bearer granted-token-1"] * 2
+    with source.session(settings) as session:  # the same token again, by now masked wherever else it shows up
+        list(source.records("page_num=4", session, 5, lambda *a: None))
+    assert httpserver.log[-1][0].headers["Authorization"] == "Bearer granted-token-1"
+    with source.session(replace(settings, secrets={"earthdata": "token-given-itself"})) as session:
+        list(source.records("page_num=3", session, 5, lambda *a: None))
+    assert httpserver.log[-1][0].headers["Authorization"] == "Bearer token-given-itself"
+
+
+@pytest.mark.parametrize("name", ["nasa-cmr", "biocyc", "eso"])
+def test_a_failing_login_says_which_credential_from_where_and_how_to_get_one(
+    name: str, httpserver: HTTPServer, local, settings, monkeypatch
+) -> None:
+    httpserver.expect_request("/token").respond_with_json({"error": "invalid_credentials"}, status=401)
+    source = earthdata(local, httpserver) if name == "nasa-cmr" else local(name, httpserver.url_for(""))
+    assert source.credential is not None
+    placement = source.credential.placement
+    key = "url" if isinstance(placement, Login) else "token_url"
+    placement = replace(placement, **{key: httpserver.url_for("/token")})
+    source = replace(source, credential=replace(source.credential, placement=placement))
+    netrc = Path.home() / ".netrc"
+    netrc.write_text(f"machine {source.credential.machine} login someone password wrong-word-1\n")
+    netrc.chmod(0o600)
+    with pytest.raises(CredentialError) as caught:
+        fetch(source, source.example, settings=replace(settings, accepted=frozenset({"biocyc"})))
+    said = str(caught.value)
+    assert f"credential {source.credential.name!r} from netrc file" in said and "wrong-word-1" not in said
+    assert source.credential.how in said and ("invalid_credentials" in said or "HTTP 401" in said)

@@ -25,7 +25,7 @@ from astrobio.errors import InputError
 from astrobio.sources import ALL_SOURCES, fetch
 from astrobio.sources.auth import Credential
 from astrobio.sources.commands import describe_request
-from astrobio.sources.placements import Basic, Cookie, Form, Header, Login, OAuth, Query
+from astrobio.sources.placements import Basic, Cookie, Form, Header, Login, OAuth, Query, TokenOrPassword
 
 TOKEN = "planted/secret+token=7f3a9c21"
 FORMS = (
@@ -44,6 +44,7 @@ CASES = {  # database, query, placement, more of its credential: each connector 
     "rest-basic": ("zenodo", "a planet", Basic(), USER),
     "rest-login": ("biocyc", "META:TRP", Login("LOGIN"), USER),
     "tap-oauth": ("eso", "TRAPPIST-1", OAuth("LOGIN", "client", grant="password", token_field="id_token"), USER),
+    "rest-token-or-password": ("nasa-cmr", "M2TMNXSLV", TokenOrPassword("LOGIN"), USER),
     "tap-header": ("gaia", "12345", Header(), {}),
     "job-header": ("copernicus-cds", CDS_QUERY, Header("PRIVATE-TOKEN", "{secret}"), {}),
     "job-query": ("jgi", "615a383dcc4ff44f36ca5ba2", Query("token"), {}),

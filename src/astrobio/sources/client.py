@@ -212,8 +212,13 @@ class _Wire(requests.Session):
             raise _Again(f"HTTP {response.status_code} {_excerpt(response, stream)}", response, wait)
         return response
 
-    def exchange(self, request: requests.PreparedRequest, *, stream: bool = False) -> requests.Response:
-        """The one function that touches the network: one request, one answer, read whole unless `stream`."""
+    def exchange(
+        self, request: requests.PreparedRequest, *, stream: bool = False, masked: bool = True
+    ) -> requests.Response:
+        """The one function that touches the network: one request, one answer, read whole unless `stream`.
+
+        Secrets that a server echoes are `masked`, but for logins, whose answer is the secret.
+        """
         if self.settings_.offline:
             raise OfflineError(
                 f"{self.source}: ASTROBIO_OFFLINE is on and the cache lacks {_shown(request)}; "
@@ -231,12 +236,14 @@ class _Wire(requests.Session):
                 request, stream=True, timeout=self.settings_.timeout, verify=verify, proxies=get_environ_proxies(url)
             )
             extract_cookies_to_jar(self._jar, request, response.raw)
-            return response if stream and response.ok else self._read_whole(response, request)
+            return response if stream and response.ok else self._read_whole(response, request, masked)
         except requests.RequestException as error:
             problem = redact(_unreachable(error))
         raise _Again(problem)  # outside the handler: the original error, which holds the URL, is not chained
 
-    def _read_whole(self, response: requests.Response, request: requests.PreparedRequest) -> requests.Response:
+    def _read_whole(
+        self, response: requests.Response, request: requests.PreparedRequest, masked: bool
+    ) -> requests.Response:
         """Read the body within bounds of size and time; refuse entity declarations in XML, mask echoed secrets."""
         pieces, size, end = [], 0, time.monotonic() + self.settings_.deadline
         for piece in response.iter_content(64 * 1024):
@@ -250,7 +257,7 @@ class _Wire(requests.Session):
                 )
                 raise PayloadError(f"{self.source}: answer to {_shown(request)} exceeds {limit}; narrow the query")
             pieces.append(piece)
-        content = redact_bytes(b"".join(pieces))
+        content = redact_bytes(b"".join(pieces)) if masked else b"".join(pieces)
         response.close()
         guard_xml(content, self.source)
         headers = {k: redact(response.headers[k]) for k in KEPT_HEADERS if k in response.headers}
@@ -289,14 +296,24 @@ class _Wire(requests.Session):
         if self.credential is None or urlsplit(request.url or "").netloc not in self.hosts:
             return wire, None
         grant = self._grant()
-        if grant is not None:
-            self.credential.placement.apply(wire, grant, self._exchange_login)
-        return wire, grant
-
-    def _exchange_login(self, request: requests.PreparedRequest) -> requests.Response:
+        if grant is None:
+            return wire, None
         problem = ""
         try:
-            return self.exchange(request)
+            self.credential.placement.apply(wire, grant, self.exchange_login)
+            return wire, grant
+        except CredentialError as error:
+            problem = redact(str(error))  # the answers of logins are not masked
+        raise CredentialError(
+            f"{self.source}: credential {self.credential.name!r} from {grant.secret.origin}: {problem}; "
+            f"get a valid one at {self.credential.how}"
+        )
+
+    def exchange_login(self, request: requests.PreparedRequest) -> requests.Response:
+        """One round trip of a login: not cached, its answer not masked."""
+        problem = ""
+        try:
+            return self.exchange(request, masked=False)
         except _Again as error:
             problem = str(error)
         raise SourceError(f"{self.source}: login at {_shown(request)} failed: {problem}")

@@ -12,14 +12,15 @@ from astrobio.sources.kinds.job import Result, request_json
 from astrobio.sources.kinds.rest import SearchAfterHeader
 from astrobio.sources.parsers import json_rows
 from astrobio.sources.payload import dig
-from astrobio.sources.placements import Header
+from astrobio.sources.placements import Header, TokenOrPassword
 from astrobio.sources.record import Evidence, Licence
 
 EARTHDATA = Credential(
     name="earthdata",
-    placement=Header(),
+    placement=TokenOrPassword("https://urs.earthdata.nasa.gov/api/users/find_or_create_token"),
     how="https://urs.earthdata.nasa.gov/documentation/for_users/user_token",
     env=("EARTHDATA_TOKEN",),
+    machine="urs.earthdata.nasa.gov",
     required=False,
 )
 CDS_EXAMPLE = (

@@ -168,7 +168,9 @@ def set_secret(name: str, user: str, ask: Callable[[str], str], say: Callable[[s
     placement = credential.placement
     if isinstance(placement, OAuth) and placement.interactive:
         with ALL_SOURCES[users[0]].session(Settings.from_environment()) as session:
-            value = placement.device_login(session.exchange, lambda page, code: say(f"open {page} and enter {code}"))
+            value = placement.device_login(
+                session.exchange_login, lambda page, code: say(f"open {page} and enter {code}")
+            )
     else:
         value = SecretStr(ask(f"secret for {name} (get one at {credential.how})"))
     Secret(value, "the prompt", user)  # refuses unusable ones, and masks it from here on

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Exchange(Protocol):
-    """One unauthenticated, uncached round trip (`astrobio.sources.client.Session.exchange`)."""
+    """One unauthenticated, uncached round trip (`astrobio.sources.client.Session.exchange_login`)."""
 
     def __call__(self, request: PreparedRequest) -> Response: ...
 
@@ -141,6 +141,33 @@ class Login:
 
 
 @dataclass(frozen=True)
+class TokenOrPassword:
+    """`Authorization: Bearer …`. Where the secret has a user name (it came from netrc), it is a password, for which the
+    token is asked at `token_url` once per session (NASA's Earthdata login)."""
+
+    token_url: str
+    token_field: str = "access_token"
+    interactive = False
+
+    def apply(self, request: PreparedRequest, grant: Grant, exchange: Exchange) -> None:
+        token = grant.secret.value
+        if grant.secret.user:
+            if not grant.valid:
+                self._log_in(grant, exchange)
+            assert grant.token is not None
+            token = grant.token
+        request.headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+
+    def _log_in(self, grant: Grant, exchange: Exchange) -> None:
+        user = (grant.secret.user, grant.secret.value.get_secret_value())
+        data = _token_answer(exchange(Request("POST", self.token_url, auth=user).prepare()), self.token_url)
+        if not data.get(self.token_field):
+            raise CredentialError(redact(f"{self.token_url}: refused ({data.get('error', 'no token in the answer')})"))
+        grant.token, grant.logged_in = SecretStr(str(data[self.token_field])), True
+        register(grant.token.get_secret_value())
+
+
+@dataclass(frozen=True)
 class OAuth:
     """OAuth 2: `grant` is "refresh_token" (the secret is a refresh token, first got by the device flow) or "password"
     (the secret is user and password, ESO). The access token lives in memory only. `client_secret` is the application's
@@ -179,7 +206,7 @@ class OAuth:
         )
         data = self._post(self.token_url, form, exchange)
         if self.token_field not in data:
-            raise CredentialError(f"{self.token_url}: refused ({data.get('error', 'no token in the answer')})")
+            raise CredentialError(redact(f"{self.token_url}: refused ({data.get('error', 'no token in the answer')})"))
         grant.token, grant.logged_in = SecretStr(str(data[self.token_field])), True
         grant.expires = time.monotonic() + float(data["expires_in"]) if "expires_in" in data else 0.0
         register(grant.token.get_secret_value())
@@ -192,7 +219,9 @@ class OAuth:
         form = {"client_id": self.client_id} | ({"scope": self.scope} if self.scope else {})
         data = self._post(self.device_url, form, exchange)
         if "device_code" not in data:
-            raise CredentialError(f"{self.device_url}: refused ({data.get('error', 'no device code in the answer')})")
+            raise CredentialError(
+                redact(f"{self.device_url}: refused ({data.get('error', 'no device code in the answer')})")
+            )
         register(str(data["device_code"]))
         notify(data.get("verification_uri_complete") or data.get("verification_uri", ""), data.get("user_code", ""))
         interval, end = (
@@ -208,9 +237,8 @@ class OAuth:
                 register(str(answer["refresh_token"]), str(answer.get(self.token_field, "")))
                 return SecretStr(str(answer["refresh_token"]))
             if answer.get("error") not in ("authorization_pending", "slow_down"):
-                raise CredentialError(
-                    f"{self.token_url}: device login refused ({answer.get('error', 'no refresh token')})"
-                )
+                reason = redact(str(answer.get("error", "no refresh token")))
+                raise CredentialError(f"{self.token_url}: device login refused ({reason})")
             interval += 5.0 if answer["error"] == "slow_down" else 0.0
         raise CredentialError(f"{self.device_url}: the device code ran out before it was confirmed; start again")
 
