@@ -54,7 +54,7 @@ CASES = {  # database, query, placement, more of its credential: each connector 
     "files-query": ("modelseed", "compounds.tsv", Query("token"), {}),
     "files-basic": ("bigg", "iJO1366", Basic(), USER),
 }
-ENDINGS = ("echo", "error", "refusal", "redirect", "redirect-with-secret", "malformed", "closed")
+ENDINGS = ("echo", "error", "refusal", "redirect", "redirect-with-secret", "malformed", "closed", "refused-login")
 
 
 @pytest.fixture
@@ -103,6 +103,8 @@ def answering(ending: str, other: HTTPServer, sent: list[str]):
     def handle(request: WebRequest) -> WebResponse:
         seen = _whole(request)
         sent.append(seen)
+        if request.path == "/login" and ending == "refused-login":
+            return WebResponse(json.dumps({"error": f"wrong secret {TOKEN}"}), 401)
         if request.path == "/login":
             return WebResponse(json.dumps({"id_token": "granted-" + TOKEN, "access_token": "granted-" + TOKEN}))
         echo = f"you said {TOKEN} and {quote(TOKEN, safe='')}"
@@ -111,7 +113,7 @@ def answering(ending: str, other: HTTPServer, sent: list[str]):
             "Set-Cookie": f"echo={quote(TOKEN, safe='')}",
             "Link": f'<{request.base_url}?k={TOKEN}>; rel="self"',
         }
-        if ending == "echo":
+        if ending in ("echo", "refused-login"):
             return WebResponse(
                 json.dumps({"response": {"docs": []}, "echo": echo, "items": [], "rows": []}), 200, headers
             )
