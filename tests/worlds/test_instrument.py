@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from astrobio.errors import InputError
 from astrobio.worlds import instrument
 
 GRID = instrument.default_grid()
@@ -52,3 +53,29 @@ def test_k2_18b_is_predicted():
         index = int(np.argmin(np.abs(GRID.center - wavelength)))
         resolution = GRID.center[index] / GRID.width[index]
         assert sigma[index] * np.sqrt(100 / resolution) == pytest.approx(measured, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("prism", 0.6, 5.3), ("lrs", 5.0, 12.0), ("prism+lrs", 0.6, 12.0), ("lrs+filters", 5.0, 16.6)],
+)
+def test_grids_of_the_instruments(name, low, high):
+    grid = instrument.grid_of(name)
+    assert grid.edges[0] == pytest.approx(low) and grid.edges[-1] == pytest.approx(high)
+    assert grid.near.any() == name.startswith("prism") and grid.near.all() == (name == "prism")
+    assert np.isfinite(instrument.noise(grid, j_mag=11.0, transit_hours=1.0, transits=1)).all()
+
+
+def test_photometry_of_trappist_1b_is_reproduced():
+    """Five eclipses: ±86 ppm at 12.8 µm, ±99 at 15."""
+    grid = instrument.grid_of("lrs+filters")
+    sigma = instrument.noise(grid, j_mag=11.35, transit_hours=0.6, transits=5, floor=False)
+    assert sigma[-2:] == pytest.approx([86, 99], rel=0.01)
+
+
+def test_named_depths():
+    assert instrument.named_depth("jwst-50") == instrument.Depth(50, True)
+    assert instrument.named_depth("deep") == instrument.Depth(5000, False)
+    for call in (lambda: instrument.named_depth("shallow"), lambda: instrument.grid_of("niriss")):
+        with pytest.raises(InputError, match="expected one of"):
+            call()

@@ -6,7 +6,8 @@ import pytest
 from astrobio.batch import INHABITED_STATES, PHYSICS_TARGETS, WORLD_STATES
 from astrobio.errors import InputError
 from astrobio.worlds.biosphere import Organism
-from astrobio.worlds.simulate import SimulationSettings, simulate_worlds, world_state
+from astrobio.worlds.instrument import DEPTH_GRID
+from astrobio.worlds.simulate import SimulationSettings, simulate_worlds, world_state, world_transits
 from astrobio.worlds.stars import draw_stars
 
 STARS = draw_stars(12, seed=5)
@@ -67,6 +68,45 @@ def test_depth_is_a_knob_that_leaves_the_world_alone(samples):
     assert deep.physics == samples[0].physics and "1000" in deep.context
 
 
-def test_no_transits_is_a_clear_error():
-    with pytest.raises(InputError, match="at least 1"):
-        SimulationSettings(transits=0)
+@pytest.mark.parametrize(
+    ("setting", "match"),
+    [({"transits": 0}, "at least 1"), ({"instruments": "niriss"}, "prism"), ({"kind": "reflection"}, "emission")],
+)
+def test_impossible_settings_are_clear_errors(setting, match):
+    with pytest.raises(InputError, match=match):
+        SimulationSettings(**setting)
+
+
+def test_depths_of_the_grid_come_with_the_world():
+    settings = SimulationSettings(depth_grid=True)
+    depths = [world_transits(index, 3, settings) for index in range(200)]
+    assert set(depths) == set(DEPTH_GRID) and min(depths.count(depth) for depth in DEPTH_GRID) > 20
+    sample = simulate_worlds([4], 3, stars=STARS, settings=settings)[0]
+    assert sample.provenance["transits"] == depths[4] and str(depths[4]) in sample.context
+
+
+def test_contamination_changes_the_spectrum_alone(samples):
+    clean = simulate_worlds([0], 3, stars=STARS, settings=SimulationSettings(contamination=False))[0]
+    assert samples[0].provenance["contamination"] and not clean.provenance["contamination"]
+    assert not np.array_equal(clean.spectrum.value, samples[0].spectrum.value)
+    assert np.array_equal(clean.spectrum.sigma, samples[0].spectrum.sigma)
+    assert clean.provenance["truth"] == samples[0].provenance["truth"] and clean.context == samples[0].context
+
+
+def test_emission_of_the_same_world(samples):
+    settings = SimulationSettings(kind="emission")
+    first, second = (simulate_worlds(indices, 3, stars=STARS, settings=settings)[-1] for indices in ([1], [3, 1]))
+    assert same(first, second) and first.spectrum.kind == "emission" and "eclipses" in first.context
+    assert first.physics == samples[1].physics and first.provenance["instruments"] == "lrs+filters"
+
+
+def test_prism_alone_is_a_part_of_the_whole(samples):
+    part = simulate_worlds([2], 3, stars=STARS, settings=SimulationSettings(instruments="prism"))[0]
+    assert np.array_equal(part.spectrum.wavelength, samples[2].spectrum.wavelength[: len(part.spectrum.value)])
+    assert "LRS" not in part.context and "PRISM" in part.context
+
+
+def test_gibbs_energy_follows_the_air(samples):
+    energies = {sample.state: sample.provenance["truth"]["gibbs_energy"] for sample in samples}
+    assert all(energy >= 0 for energy in energies.values())
+    assert energies["oxygenic-biosphere"] > energies["lifeless-temperate"]

@@ -194,3 +194,24 @@ def terminator_profiles(cube: ClimateCube, scenario: Scenario) -> dict[str, np.n
         "water": np.exp(np.log(water).mean(axis=(0, 2, 3))),
         "cloud": limb("cloud_area_fraction_in_atmosphere_layer").mean(axis=(0, 2, 3)),
     }
+
+
+def dayside_profiles(cube: ClimateCube, scenario: Scenario) -> dict[str, np.ndarray]:
+    """Means over the hemisphere that faces the star and all draws, each [P], surface first; keys as above.
+
+    A cell weighs by its area and the cosine of its distance from the substellar point: its share of the disc.
+    """
+    latitude, longitude = np.deg2rad(cube.latitude)[:, None], np.deg2rad(cube.longitude)[None, :]
+    facing = np.maximum(np.cos(latitude) * np.cos(longitude), 0.0) * cube.area_weights()
+    facing /= facing.sum()  # [Y, X]
+
+    def day(values: np.ndarray) -> np.ndarray:
+        return (values.astype(np.float64).mean(axis=0) * facing).sum(axis=(1, 2))
+
+    water = water_fraction(np.maximum(cube.fields["specific_humidity"].astype(np.float64), 1e-10), scenario)
+    return {
+        "pressure": cube.levels,
+        "temperature": day(cube.fields["air_temperature"]),
+        "water": np.exp(day(np.log(water))),
+        "cloud": day(cube.fields["cloud_area_fraction_in_atmosphere_layer"]),
+    }

@@ -40,8 +40,29 @@ REASONS = {
 }
 
 
-def observing_record(scenario: Scenario, rng: np.random.Generator, *, transits: int) -> str:
-    """What is known before the spectrum is read, at most about 90 words."""
+# How a record names the instruments: plainly, in full, and in brief.
+SET_UPS = {
+    "prism+lrs": ("PRISM and LRS", "NIRSpec PRISM and MIRI LRS", "PRISM + LRS"),
+    "prism": ("PRISM", "NIRSpec PRISM", "PRISM"),
+    "lrs": ("LRS", "MIRI LRS", "LRS"),
+    "lrs+filters": ("LRS and filters", "MIRI LRS, F1280W and F1500W", "LRS + filters"),
+}
+EVENTS = {"transmission": "transits", "emission": "eclipses"}
+
+
+def observing_record(
+    scenario: Scenario,
+    rng: np.random.Generator,
+    *,
+    transits: int,
+    instruments: str = "prism+lrs",
+    kind: str = "transmission",
+) -> str:
+    """What is known before the spectrum is read, at most about 90 words.
+
+    Args:
+        transits: transits or eclipses averaged. instruments: one of `SET_UPS`. kind: one of `EVENTS`.
+    """
     facts = _catalogue(scenario, rng)
     openings = (
         "Planet of {type} star, Teff {teff} K, {distance} pc, J {j}.",
@@ -60,15 +81,16 @@ def observing_record(scenario: Scenario, rng: np.random.Generator, *, transits: 
     )
     stars = ("Star {activity}, age {age} Gyr.", "Age about {age} Gyr, {activity}.", "Host is {activity}.")
     set_up = (
-        "Observed {transits} transits with PRISM and LRS, {hours} h each.",
-        "{transits} transits, NIRSpec PRISM and MIRI LRS; duration {hours} h.",
-        "Data: PRISM + LRS, {transits} transits of {hours} h.",
+        "Observed {transits} {events} with {plain}, {hours} h each.",
+        "{transits} {events}, {full}; duration {hours} h.",
+        "Data: {short}, {transits} {events} of {hours} h.",
     )
+    plain, full, short = SET_UPS[instruments]
     parts = [_choose(rng, openings), _choose(rng, orbits), _choose(rng, light)]
     if rng.random() < 0.7:
         parts.append(_choose(rng, stars))
     parts.append(_choose(rng, set_up))
-    return " ".join(parts).format(transits=transits, **facts)
+    return " ".join(parts).format(transits=transits, events=EVENTS[kind], plain=plain, full=full, short=short, **facts)
 
 
 def _catalogue(scenario: Scenario, rng: np.random.Generator) -> dict[str, str]:

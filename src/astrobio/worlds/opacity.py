@@ -23,11 +23,12 @@ import platformdirs
 from astrobio.errors import InputError
 from astrobio.worlds import carbon_monoxide
 
-WAVELENGTHS = (0.58, 12.3)  # µm, a margin around the instrument's bins
+WAVELENGTHS = (0.58, 12.3)  # µm, a margin around the bins of transmission spectra
+THERMAL_WAVELENGTHS = (4.9, 17.0)  # µm, a margin around the bins of emission spectra
 PRESSURES = np.geomspace(1e-1, 1e6, 8)  # Pa, nodes of the Exo-Transmit tables
 TEMPERATURES = np.arange(100.0, 701.0, 100.0)  # K, nodes of the Exo-Transmit tables
 FLUSH = 1e-34  # cm²; smaller cross-sections are invisible at any column here and would be slow denormals in float32
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,21 +63,24 @@ def _locate(nodes: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return low, (clipped - nodes[low]) / (nodes[low + 1] - nodes[low])
 
 
-@lru_cache(maxsize=2)
-def opacity_tables(folder: str | None = None) -> OpacityTables:
+@lru_cache(maxsize=4)
+def opacity_tables(folder: str | None = None, limits: tuple[float, float] = WAVELENGTHS) -> OpacityTables:
     """The default tables, with the gases found in `folder` added or replaced; read once per process.
+
+    Args:
+        limits: least and greatest wavelength, µm.
 
     Raises:
         InputError: a folder without readable opacities.
     """
-    tables = {path.stem[4:]: _cached(path) for path in sorted(default_folder().glob("opac*.dat"))}
+    tables = {path.stem[4:]: _cached(path, limits) for path in sorted(default_folder().glob("opac*.dat"))}
     wavelength = next(iter(tables.values()))[0]
     columns = {gas: values for gas, (_, values) in tables.items()}
     columns["CO"] = _flush(
         np.array([[carbon_monoxide.cross_section(wavelength, t, p) for t in TEMPERATURES] for p in PRESSURES])
     )
     if folder is not None:
-        columns.update(_user_tables(Path(folder), wavelength))
+        columns.update(_user_tables(Path(folder), wavelength, limits))
     return OpacityTables(tuple(columns), wavelength, np.stack(list(columns.values())))
 
 
@@ -92,8 +96,8 @@ def default_folder() -> Path:
     return Path(found.origin).parent / "data"
 
 
-def read_exotransmit(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Wavelengths [W] µm within `WAVELENGTHS` and cross-sections [P, T, W] cm² of an Exo-Transmit table.
+def read_exotransmit(path: Path, limits: tuple[float, float] = WAVELENGTHS) -> tuple[np.ndarray, np.ndarray]:
+    """Wavelengths [W] µm within `limits` and cross-sections [P, T, W] cm² of an Exo-Transmit table.
 
     The format gives pressures in Pa. TauREx up to 3.3.2 multiplies them by 1e5, as if they were bar (its issue 172):
     lines would then be five decades too narrow, which is why the tables are read here.
@@ -110,7 +114,7 @@ def read_exotransmit(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except ValueError as error:
         raise InputError(f"{path}: expected an Exo-Transmit opacity table, found {error}") from error
     micron = rows[:, 0] * 1e6
-    keep = (micron >= WAVELENGTHS[0]) & (micron <= WAVELENGTHS[1])
+    keep = (micron >= limits[0]) & (micron <= limits[1])
     grid = rows[keep, 1:].reshape(-1, len(pressures), len(temperatures) + 1)[:, :, 1:] * 1e4  # m² → cm², [W, P, T]
     p = [int(np.argmin(np.abs(np.log(pressures / node)))) for node in PRESSURES]
     t = [int(np.argmin(np.abs(temperatures - node))) for node in TEMPERATURES]
@@ -123,15 +127,15 @@ def _flush(values: np.ndarray) -> np.ndarray:
     return np.where(values < FLUSH, 0.0, values).astype(np.float32)
 
 
-def _cached(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _cached(path: Path, limits: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """`read_exotransmit`, with its result kept in the user's cache folder (parsing takes a second, reading 1 ms)."""
     stat = path.stat()
-    key = hashlib.sha256(f"{CACHE_VERSION} {path} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{CACHE_VERSION} {path} {stat.st_size} {stat.st_mtime_ns} {limits}".encode()).hexdigest()[:16]
     cached = Path(platformdirs.user_cache_dir("astrobio")) / "opacities" / f"{path.stem}-{key}.npz"
     if cached.exists():
         with np.load(cached) as data:
             return data["wavelength"], data["values"]
-    wavelength, values = read_exotransmit(path)
+    wavelength, values = read_exotransmit(path, limits)
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=cached.parent, suffix=".npz")
@@ -143,13 +147,13 @@ def _cached(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return wavelength, values
 
 
-def _user_tables(folder: Path, wavelength: np.ndarray) -> dict[str, np.ndarray]:
+def _user_tables(folder: Path, wavelength: np.ndarray, limits: tuple[float, float]) -> dict[str, np.ndarray]:
     """[P, T, W] cm² of every gas in `folder`: Exo-Transmit files read here, all else by TauREx."""
     if not folder.is_dir():
         raise InputError(f"opacities: expected a folder, found {folder}")
     columns = {}
     for path in sorted(folder.glob("opac*.dat")):
-        own, values = read_exotransmit(path)
+        own, values = read_exotransmit(path, limits)
         columns[path.stem[4:]] = _resample(own, values, wavelength)
     from taurex.cache import GlobalCache, OpacityCache
 

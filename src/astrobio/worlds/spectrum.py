@@ -12,7 +12,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,6 +24,7 @@ from astrobio.batch import ClimateCube, Spectrum
 from astrobio.worlds import instrument
 from astrobio.worlds.atmosphere import MOLAR_MASS, ozone_profile
 from astrobio.worlds.climate import one_thread, terminator_profiles
+from astrobio.worlds.contamination import contamination
 from astrobio.worlds.haze import LEE_Q, REFERENCE, Haze
 from astrobio.worlds.opacity import OpacityTables, opacity_tables
 from astrobio.worlds.scenario import Scenario
@@ -33,6 +34,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # TauREx prints, rather than lo
     from taurex.contributions import Contribution, LeeMieContribution, RayleighContribution
     from taurex.data.profiles.pressure.pressureprofile import PressureProfile
     from taurex.data.profiles.temperature.temparray import TemperatureArray
+    from taurex.model import EmissionModel as EmissionModel  # for worlds.emission
     from taurex.model import TransmissionModel
     from taurex.planet import Planet as TaurexPlanet
     from taurex.stellar import BlackbodyStar
@@ -78,7 +80,11 @@ class Limb:
 
 def limb_column(scenario: Scenario, cube: ClimateCube) -> Limb:
     """Interpolate the climate's terminator to the transfer grid, in log pressure."""
-    profiles = terminator_profiles(cube, scenario)
+    return column_of(scenario, terminator_profiles(cube, scenario), CLOUDS_ALONG_RAY)
+
+
+def column_of(scenario: Scenario, profiles: Mapping[str, np.ndarray], clouds_along_ray: int) -> Limb:
+    """Profiles (see `climate.terminator_profiles`) on the transfer grid, with all gases of the scenario."""
     levels = np.geomspace(scenario.pressure * units.BAR, TOP_PRESSURE, LAYERS + 1)
     pressure = np.sqrt(levels[1:] * levels[:-1])
     height, nodes = -np.log(pressure), -np.log(profiles["pressure"])
@@ -89,13 +95,13 @@ def limb_column(scenario: Scenario, cube: ClimateCube) -> Limb:
     mixing["O3"] = dry * ozone_profile(scenario.gases["O3"], pressure, levels[0], scenario.o2_pal)
     mixing["H2O"] = water
     mixing[FILL_GAS] = np.maximum(1.0 - np.sum(list(mixing.values()), axis=0), 0.0)
-    return Limb(levels, temperature, mixing, _limb_cover(height, nodes, profiles["cloud"]))
+    return Limb(levels, temperature, mixing, _cover(height, nodes, profiles["cloud"], clouds_along_ray))
 
 
-def _limb_cover(height: np.ndarray, nodes: np.ndarray, cloud: np.ndarray) -> np.ndarray:
+def _cover(height: np.ndarray, nodes: np.ndarray, cloud: np.ndarray, clouds_along_ray: int) -> np.ndarray:
     """[L] share of rays blocked at each tangent height: maximum overlap of the layers above, several clouds a ray."""
     clear = np.clip((cloud - CLOUD_NOISE) / (1 - CLOUD_NOISE), 0.0, 1.0)
-    blocked = np.interp(height, nodes, 1.0 - (1.0 - clear) ** CLOUDS_ALONG_RAY, right=0.0)
+    blocked = np.interp(height, nodes, 1.0 - (1.0 - clear) ** clouds_along_ray, right=0.0)
     return np.maximum.accumulate(blocked[::-1])[::-1]
 
 
@@ -206,27 +212,37 @@ def chord_lengths(bounds: np.ndarray, tangent: np.ndarray) -> np.ndarray:
     return 2.0 * np.diff(np.sqrt(outer), axis=1)
 
 
-@lru_cache(maxsize=2)
-def _binning(folder: str | None) -> np.ndarray:
-    return instrument.binning_matrix(opacity_tables(folder).wavelength, instrument.default_grid())
+@lru_cache(maxsize=4)
+def _binning(folder: str | None, name: str) -> np.ndarray:
+    return instrument.binning_matrix(opacity_tables(folder).wavelength, instrument.grid_of(name))
 
 
-def transit_depth(scenario: Scenario, limb: Limb, tables: OpacityTables) -> np.ndarray:
-    """[W] transit depth in ppm on the tables' wavelengths, free of noise."""
+def taurex_parts(scenario: Scenario, limb: Limb, tables: OpacityTables) -> dict[str, Any]:
+    """Star, planet and profiles of a column, as TauREx's models take them."""
     planet = TaurexPlanet()
     planet.set_planet_mass(scenario.planet.mass * units.EARTH_MASS, "kg")
     planet.set_planet_radius(scenario.planet.radius * units.EARTH_RADIUS, "m")
+    star = scenario.star
+    return {
+        "planet": planet, "star": BlackbodyStar(temperature=star.teff, radius=star.radius, mass=star.mass),
+        "pressure_profile": LimbPressure(limb), "temperature_profile": TemperatureArray(limb.temperature),
+        "chemistry": LimbChemistry(limb.mixing, tables.gases),
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def quiet_taurex() -> Iterator[None]:
+    """Silences TauREx's warnings about its own base class and property, on every construction."""
     with warnings.catch_warnings():
-        # TauREx warns about its own base class and property on every construction
         warnings.filterwarnings("ignore", message="SimpleForwardModel is deprecated", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="fullRadius is deprecated", category=DeprecationWarning)
-        model = LimbModel(
-            limb, tables, scenario.haze, planet=planet,
-            star=BlackbodyStar(temperature=scenario.star.teff, radius=scenario.star.radius, mass=scenario.star.mass),
-            pressure_profile=LimbPressure(limb),
-            temperature_profile=TemperatureArray(limb.temperature),
-            chemistry=LimbChemistry(limb.mixing, tables.gases),
-        )  # fmt: skip
+        yield
+
+
+def transit_depth(scenario: Scenario, limb: Limb, tables: OpacityTables) -> np.ndarray:
+    """[W] transit depth in ppm on the tables' wavelengths, free of noise and of the star's colour."""
+    with quiet_taurex():
+        model = LimbModel(limb, tables, scenario.haze, **taurex_parts(scenario, limb, tables))
         _, depth, _, _ = model.model()
     return depth[::-1] / units.PPM
 
@@ -237,24 +253,32 @@ def simulate_spectrum(
     *,
     transits: int = instrument.DEFAULT_TRANSITS,
     floor: bool = True,
+    contaminated: bool = True,
+    instruments: str = "prism+lrs",
     opacity_folder: str | None = None,
 ) -> tuple[Spectrum, np.ndarray]:
     """The noisy transmission spectrum of a world and its noise-free truth.
 
     Args:
         transits: number of transits averaged. floor: add the instrument's noise floor.
+        contaminated: whether the star's spots and faculae colour each transit (`scenario.surface`).
+        instruments: one of `instrument.INSTRUMENTS`.
         opacity_folder: own opacities (see `worlds.opacity`); None uses H2O, CO2, CH4, O2, O3 and CO.
 
     Returns:
-        The spectrum, and the noise-free depth [L] in ppm on its bins.
+        The spectrum, and the planet's own depth [L] in ppm on its bins: no noise, no spots.
     """
-    grid = instrument.default_grid()
+    grid = instrument.grid_of(instruments)
     with one_thread():
         tables = opacity_tables(opacity_folder)
-        truth = _binning(opacity_folder) @ transit_depth(scenario, limb_column(scenario, cube), tables)
+        truth = _binning(opacity_folder, instruments) @ transit_depth(scenario, limb_column(scenario, cube), tables)
     sigma = instrument.noise(
         grid, j_mag=scenario.star.j_mag, transit_hours=scenario.planet.transit_hours, transits=transits, floor=floor
     )
+    observed = truth
+    if contaminated and scenario.surface is not None:
+        rng = np.random.default_rng(np.random.SeedSequence(scenario.noise_seed, spawn_key=(0x5B07,)))
+        observed = truth * contamination(grid.center, scenario.surface, scenario.star.teff, transits, rng)
     rng = np.random.default_rng(scenario.noise_seed)
-    observed = truth + sigma * rng.standard_normal(len(truth))
+    observed = observed + sigma * rng.standard_normal(len(truth))
     return Spectrum(grid.center, observed, sigma, grid.width), truth
