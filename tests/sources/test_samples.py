@@ -13,7 +13,7 @@ import pytest
 from astrobio.batch import Statistics, multimodal_collate_fn
 from astrobio.errors import InputError
 from astrobio.sources import ALL_SOURCES
-from astrobio.sources.record import Provenance, Record, now
+from astrobio.sources.record import Answer, Provenance, Record, now
 from astrobio.sources.samples import metabolism_of, planet_text, sample_from_planet, samples_from_planets
 
 EARTH_LIKE = {
@@ -21,6 +21,9 @@ EARTH_LIKE = {
     "pl_bmasse": 0.692, "pl_eqt": 249.7, "st_teff": 2566.0, "st_rad": 0.1192, "st_mass": 0.0898, "pl_orbsmax": 0.02925,
     "discoverymethod": "Transit", "disc_year": 2017,
 }  # fmt: skip
+
+
+NOW = now()
 
 
 class Words:
@@ -34,7 +37,7 @@ class Words:
 
 def record(payload, source: str = "nasa-exoplanet-archive") -> Record:
     made = ALL_SOURCES[source]
-    provenance = Provenance("https://example.org", "q", now(), "0" * 64, 1)
+    provenance = Provenance("https://example.org", "q", NOW, "0" * 64, 1)
     return Record(source, "x", made.modality, payload, provenance, made.licence)
 
 
@@ -64,6 +67,24 @@ def test_every_real_planet_becomes_a_sample(payload) -> None:
     for sample in samples:
         assert sample.present == (True, False, False, False) and sample.state is None and sample.assessment is None
         assert sample.provenance["text"]["licence"]["name"] == "public; cite the archive"
+
+
+def test_what_the_command_line_saved_becomes_samples(tmp_path: Path) -> None:
+    spectrum = tmp_path / "e.csv"
+    spectrum.write_text("wavelength [um],depth [ppm],sigma [ppm]\n1,4900,40\n1.5,4950,40\n")
+    saved = Answer([record(EARTH_LIKE), record(spectrum, "mast")], complete=False, notes=["cut"]).save(tmp_path / "out")
+    answer = Answer.load(saved)
+    assert answer.notes == ["cut"] and not answer.complete and answer.records[0] == record(EARTH_LIKE)
+    row, file = answer.records
+    sample = sample_from_planet(row, spectrum=file)
+    assert sample.present == (True, True, False, False) and file.provenance.sha256 == "0" * 64
+    (saved / "files" / "e.csv").unlink()
+    with pytest.raises(InputError, match=r"FileNotFoundError: e\.csv is missing"):
+        Answer.load(saved)
+    for content in ("", "{}", '{"complete": 1}'):
+        (saved / "answer.json").write_text(content)
+        with pytest.raises(InputError, match="fetch it anew"):
+            Answer.load(saved)
 
 
 def test_a_planet_without_its_row_is_refused() -> None:

@@ -108,6 +108,25 @@ class Answer:
         os.replace(building, folder)
         return folder
 
+    @classmethod
+    def load(cls, folder: Path) -> Answer:
+        """What `save` wrote; documents and files are paths into the folder.
+
+        Raises:
+            InputError: the folder does not hold an answer.
+        """
+        folder = Path(folder)
+        try:
+            summary = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+            lines = (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
+            records = [_record(json.loads(line), folder) for line in lines]
+            return cls(records, bool(summary["complete"]), list(summary["notes"]), list(summary["quarantined"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder}: expected what `astrobio sources fetch --out` writes, found {type(error).__name__}: "
+                f"{str(error)[:100]}; fetch it anew"
+            ) from None
+
     def _write(self, folder: Path) -> None:
         with open(folder / "records.jsonl", "w", encoding="utf-8") as out:
             for record in self.records:
@@ -121,6 +140,18 @@ class Answer:
         summary = {"records": len(self.records), "complete": self.complete, "notes": self.notes}
         text = json.dumps({**summary, "quarantined": self.quarantined, "written_at": now()}, indent=1)
         (folder / "answer.json").write_text(text)
+
+
+def _record(data: dict[str, Any], folder: Path) -> Record:
+    """One line of `records.jsonl`."""
+    payload: dict[str, Any] | Path = data["payload"]
+    if isinstance(payload, dict) and set(payload) == {"file"}:
+        payload = folder / "files" / Path(payload["file"]).name
+        if not payload.is_file():
+            raise FileNotFoundError(f"{payload.name} is missing")
+    parts = {"provenance": Provenance(**data["provenance"]), "licence": Licence(**data["licence"])}
+    notes = tuple(data["notes"])
+    return Record(data["source"], data["identifier"], data["modality"], payload, **parts, notes=notes)
 
 
 def now() -> str:
