@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from astrobio.cli_data import app as data_app
 from astrobio.cli_sources import app as sources_app
 from astrobio.errors import InputError
 from astrobio.training import launcher
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 console = Console(stderr=True)
 app.add_typer(sources_app, name="sources")
+app.add_typer(data_app, name="data")
 
 
 @app.callback()
