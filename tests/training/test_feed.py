@@ -79,14 +79,6 @@ def test_epochs_differ_and_hold_each_world_once(store: Store):
     assert names[:9] != names[9:]
 
 
-def test_ranks_share_out_the_worlds(store: Store):
-    seen = [
-        {name for batch in islice(Feed(store, 2, shard=(rank, 2)).stream(), 2) for name in batch.world_ids}
-        for rank in (0, 1)
-    ]
-    assert len(seen[0]) == len(seen[1]) == 4 and not seen[0] & seen[1]
-
-
 def test_dropout_hides_at_its_rate_and_never_everything(store: Store):
     feed = Feed(store, batch_size=11, seed=0, dropout=0.5)
     shown = torch.cat([batch.present for batch in islice(feed.stream(), 40)])

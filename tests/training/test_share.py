@@ -13,7 +13,7 @@ from astrobio.losses.combined import LossWeights, compute_multimodal_loss
 from astrobio.system import SystemConfig, UnifiedMultiModalSystem
 from astrobio.training import share
 from astrobio.training.feed import Feed, Store
-from astrobio.training.share import MicroBatch, NumberedFeed, blank_batch, own_micro_batches, own_sweep
+from astrobio.training.share import MicroBatch, blank_batch, own_micro_batches, own_sweep
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def store(worlds: dict, collator: Collator) -> Store:
     return Store(worlds["train"], collator, torch.device("cpu"), "memory")
 
 
-def feed_of(store: Store) -> NumberedFeed:
-    return NumberedFeed(store, 3, seed=5, dropout=0.3)
+def feed_of(store: Store) -> Feed:
+    return Feed(store, 3, seed=5, dropout=0.3)
 
 
 def same(one: MultiModalBatch, other: MultiModalBatch) -> bool:

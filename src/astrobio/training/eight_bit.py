@@ -112,15 +112,18 @@ def encode_square(square: Float[Tensor, "N W"], uniform: Float[Tensor, "N W"]) -
 
 
 def update_reference_(
-    weight: Tensor, gradient: Tensor, state: dict[str, Tensor], factor: Tensor, numbers: Hyperparameters
-) -> None:
+    weight: Tensor, gradient: Tensor, state: dict[str, Tensor], factor: Tensor, numbers: Hyperparameters,
+    limit: float = 0.0,
+) -> None:  # fmt: skip
     """One AdamW update in place, in plain PyTorch: what the CUDA kernel must equal.
 
     Args:
         weight: any shape, float32 or bfloat16. gradient: the same shape.
         state: `mean`, `square` and, where quantised, their `mean_scale`, `square_scale`.
         factor: [] the gradient's multiplier (clipping); where it is not finite nothing changes.
+        limit: where positive, `factor` is the gradient's norm instead, which is bounded by it (see `clip_factor`).
     """
+    factor = clip_factor(factor, limit) if limit > 0 else factor
     if not bool(torch.isfinite(factor)):
         return
     width = weight.numel() // state["mean_scale"].numel() if "mean_scale" in state else weight.numel()
@@ -221,18 +224,24 @@ class AdamW8bit(torch.optim.Optimizer):
         self.updates += 1
 
     @torch.no_grad()
-    def update(self, parameter: nn.Parameter, gradient: Tensor, factor: Tensor | None = None) -> None:
-        """Update one parameter now (for steps inside the backward pass)."""
+    def update(
+        self, parameter: nn.Parameter, gradient: Tensor, factor: Tensor | None = None, limit: float = 0.0
+    ) -> None:
+        """Update one parameter now (for steps inside the backward pass).
+
+        Args:
+            limit: where positive, `factor` is the gradient's norm and bounded by it, without a kernel of its own.
+        """
         weight, state = local(parameter.data), self.local_state(parameter)
         if self._device is None or weight.device == self._device:
-            self.update_local(parameter, weight, local(gradient), state, factor)
+            self.update_local(parameter, weight, local(gradient), state, factor, limit)
             return
         if self._mover is None:
             self._mover = Mover(self._device)
         homes = [weight, *state.values()]
         moved = self._mover.fetch([*homes, local(gradient)]).wait()
         visiting = dict(zip(state, moved[1:-1], strict=True))
-        self.update_local(parameter, moved[0], moved[-1], visiting, factor)
+        self.update_local(parameter, moved[0], moved[-1], visiting, factor, limit)
         self._mover.store(moved[:-1], homes)
 
     def local_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -244,7 +253,7 @@ class AdamW8bit(torch.optim.Optimizer):
 
     def update_local(
         self, parameter: nn.Parameter, weight: Tensor, gradient: Tensor, state: dict[str, Tensor],
-        factor: Tensor | None = None,
+        factor: Tensor | None = None, limit: float = 0.0,
     ) -> None:  # fmt: skip
         """`update` on tensors that stand for the parameter's and its state's, wherever those are kept."""
         if weight.numel() == 0:
@@ -256,9 +265,9 @@ class AdamW8bit(torch.optim.Optimizer):
         if weight.is_cuda:
             from astrobio.training.kernels import update_
 
-            update_(weight, gradient, state, factor, numbers)
+            update_(weight, gradient, state, factor, numbers, limit)
         else:
-            update_reference_(weight, gradient, state, factor, numbers)
+            update_reference_(weight, gradient, state, factor, numbers, limit)
 
     def _numbers(self, parameter: nn.Parameter) -> Hyperparameters:
         index, group = self._place[parameter]

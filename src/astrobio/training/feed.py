@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import chain, count, groupby
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -261,7 +261,6 @@ class Feed:
     Args:
         store: prepared worlds. batch_size: worlds in a batch. seed: of order and dropout.
         dropout: probability of hiding each present modality. modalities: those shown at all.
-        shard: (rank, ranks): each rank sees every `ranks`-th world of the common order.
     """
 
     store: Store
@@ -269,28 +268,26 @@ class Feed:
     seed: int = 0
     dropout: float = 0.0
     modalities: tuple[str, ...] = MODALITIES
-    shard: tuple[int, int] = (0, 1)
 
     @property
     def batches_per_epoch(self) -> int:
         """Whole batches in an epoch; one smaller batch where there are fewer worlds than a batch."""
-        return max(1, len(self.store) // self.shard[1] // self.batch_size)
+        return max(1, len(self.store) // self.batch_size)
 
     def stream(self, start: int = 0) -> Iterator[MultiModalBatch]:
         """Batches number `start`, `start + 1`, … as if the stream had run from 0."""
-        first, skip = divmod(start, self.batches_per_epoch)
-        for epoch in count(first):
+        return self.batches(count(start))
+
+    def batches(self, numbers: Iterable[int]) -> Iterator[MultiModalBatch]:
+        """Batches of these ascending numbers, without those between them being prepared."""
+        for epoch, group in groupby(numbers, key=lambda number: number // self.batches_per_epoch):
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.store))
-            order = order[self.shard[0] :: self.shard[1]]
-            batches = [
-                order[i * self.batch_size : (i + 1) * self.batch_size].tolist()
-                for i in range(skip, self.batches_per_epoch)
-            ]
             draws = np.random.default_rng([self.seed, epoch, 1]).random((len(self.store), len(MODALITIES) + 1))
-            for indices, rows in zip(batches, self.store.fetch(batches), strict=True):
+            places = [number % self.batches_per_epoch * self.batch_size for number in group]
+            chosen = [order[place : place + self.batch_size].tolist() for place in places]
+            for indices, rows in zip(chosen, self.store.fetch(chosen), strict=True):
                 keep = [self._keep(row, draws[index]) for index, row in zip(indices, rows, strict=True)]
                 yield self.store.merge(rows, hide(rows, keep, self.store.absent))
-            skip = 0
 
     def _keep(self, row: Row, draw: np.ndarray) -> list[bool]:
         """Which modalities a world shows, from five uniform numbers; one of those it has always stays."""

@@ -19,15 +19,23 @@ TILE = 2048  # weights a program updates; at 256 a block, one warp's 16-byte acc
 WARPS = 8
 
 
+@triton.jit
+def _multiplier(factor, limit):
+    """The gradient's multiplier and whether it is finite; with a positive limit, `factor` holds the gradient's norm."""
+    value = tl.load(factor)
+    bounded = tl.minimum(limit / (value + 1e-6), 1.0)
+    return tl.where(limit > 0.0, bounded, value), value - value == 0.0
+
+
 @triton.jit(do_not_specialize=["seed", "offset"])
 def _update_kernel(
     weight, gradient, mean_codes, mean_scales, square_codes, square_scales, factor, blocks,
-    lr, beta1, beta2, eps, decay, first, second, seed, offset,
+    lr, beta1, beta2, eps, decay, first, second, seed, offset, limit,
     BLOCK: tl.constexpr, BLOCKS: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
-    multiplier = tl.load(factor)
-    end = tl.where(multiplier - multiplier == 0.0, blocks, 0)  # NaN or infinite: nothing is read or written
+    multiplier, finite = _multiplier(factor, limit)
+    end = tl.where(finite, blocks, 0)  # NaN or infinite: nothing is read or written
     inside = block < end
     index = block[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
     keep = index < end.to(tl.int64) * BLOCK
@@ -82,10 +90,10 @@ def _update_kernel(
 @triton.jit(do_not_specialize=["seed", "offset"])
 def _small_kernel(
     weight, gradient, means, squares, factor, count,
-    lr, beta1, beta2, eps, decay, first, second, seed, offset, BLOCK: tl.constexpr, ROUND: tl.constexpr,
+    lr, beta1, beta2, eps, decay, first, second, seed, offset, limit, BLOCK: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
-    multiplier = tl.load(factor)
-    end = tl.where(multiplier - multiplier == 0.0, count, 0)
+    multiplier, finite = _multiplier(factor, limit)
+    end = tl.where(finite, count, 0)
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     keep = index < end
     g = tl.load(gradient + index, mask=keep, other=0.0).to(tl.float32) * multiplier
@@ -120,8 +128,9 @@ def _accumulate_kernel(total, gradient, count, seed, BLOCK: tl.constexpr):
 
 
 def update_(
-    weight: Tensor, gradient: Tensor, state: dict[str, Tensor], factor: Tensor, numbers: Hyperparameters
-) -> None:
+    weight: Tensor, gradient: Tensor, state: dict[str, Tensor], factor: Tensor, numbers: Hyperparameters,
+    limit: float = 0.0,
+) -> None:  # fmt: skip
     """One AdamW update in place of a contiguous weight; see `update_reference_`."""
     assert weight.is_contiguous(), weight.stride()
     if weight.numel() == 0:
@@ -129,7 +138,7 @@ def update_(
     first, second = numbers.corrections
     shared = (
         numbers.lr, numbers.beta1, numbers.beta2, numbers.eps, 1.0 - numbers.lr * numbers.weight_decay,
-        1.0 / first, 1.0 / second, numbers.seed, numbers.offset,
+        1.0 / first, 1.0 / second, numbers.seed, numbers.offset, float(limit),
     )  # fmt: skip
     gradient, rounded = gradient.contiguous(), weight.element_size() == 2
     grid = (triton.cdiv(weight.numel(), TILE),)

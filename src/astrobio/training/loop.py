@@ -36,7 +36,7 @@ from astrobio.training.ranks import (
     together,
     world_size,
 )
-from astrobio.training.share import NumberedFeed, own_micro_batches, without_targets
+from astrobio.training.share import own_micro_batches, without_targets
 from astrobio.training.step import StepResult, gradient_norms, is_mixed, train_step
 from astrobio.training.stopping import StopRequest, watch_signals
 from astrobio.training.validation import Progress, keep_if_best
@@ -185,9 +185,9 @@ def open_store(
     return Store(WorldDataset(data_dir, split), collator, device, settings.cache, settings.workers, half).fill()
 
 
-def build_feed(store: Store, settings: TrainingConfig) -> NumberedFeed:
+def build_feed(store: Store, settings: TrainingConfig) -> Feed:
     """The training batches that the settings describe."""
-    return NumberedFeed(store, settings.batch_size, settings.seed, settings.modality_dropout, settings.modalities)
+    return Feed(store, settings.batch_size, settings.seed, settings.modality_dropout, settings.modalities)
 
 
 def say_idle_ranks(settings: TrainingConfig, console: Console) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from astrobio.training.eight_bit import AdamW8bit, clip_factor, fresh_state, tensor_norm
+from astrobio.training.eight_bit import AdamW8bit, fresh_state, tensor_norm
 from astrobio.training.mover import Fetched, Mover, pinned_empty
 
 
@@ -41,7 +41,7 @@ class BlockStreamer:
 
     def __init__(self, optimizer: AdamW8bit, device: torch.device, limit: float) -> None:
         self.optimizer, self.device, self.limit = optimizer, device, limit
-        self.squares: list[Tensor] = []
+        self.norms: list[Tensor] = []
         self._mover = Mover(device, in_flight=2)
         self._computed: deque[torch.Event] = deque()
         self._blocks: list[_Block] = []
@@ -140,8 +140,8 @@ class BlockStreamer:
             if gradient is None:
                 continue
             norm = tensor_norm(gradient)
-            self.squares.append(norm.square())
-            self.optimizer.update_local(parameter, weight, gradient, state, clip_factor(norm, self.limit))
+            self.norms.append(norm)
+            self.optimizer.update_local(parameter, weight, gradient, state, norm, self.limit)
         self._mover.store([*weights, *fetched.tensors], [*block.homes, *self._state_homes(index)])
         self._weights.pop(index, None)
 

@@ -7,9 +7,9 @@ equally often, so one without a micro-batch left computes a blank one, which has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count, groupby
+from itertools import count
 
 import numpy as np
 import torch
@@ -27,23 +27,7 @@ class MicroBatch:
     seed: int
 
 
-@dataclass(frozen=True)
-class NumberedFeed(Feed):
-    """A feed whose batches can be had by number, without those between them being prepared."""
-
-    def batches(self, numbers: Iterable[int]) -> Iterator[MultiModalBatch]:
-        """Batches of these ascending numbers, as `stream` counts them."""
-        for epoch, group in groupby(numbers, key=lambda number: number // self.batches_per_epoch):
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.store))
-            draws = np.random.default_rng([self.seed, epoch, 1]).random((len(self.store), len(MODALITIES) + 1))
-            places = [number % self.batches_per_epoch * self.batch_size for number in group]
-            chosen = [order[place : place + self.batch_size].tolist() for place in places]
-            for indices, rows in zip(chosen, self.store.fetch(chosen), strict=True):
-                keep = [self._keep(row, draws[index]) for index, row in zip(indices, rows, strict=True)]
-                yield self.store.merge(rows, hide(rows, keep, self.store.absent))
-
-
-def own_micro_batches(feed: NumberedFeed, accumulation: int, start: int) -> Iterator[list[MicroBatch]]:
+def own_micro_batches(feed: Feed, accumulation: int, start: int) -> Iterator[list[MicroBatch]]:
     """This rank's micro-batches of step `start`, `start + 1`, …, equally many on every rank."""
     own = range(rank(), accumulation, world_size())
     blanks = [MicroBatch(blank_batch(feed.store), 0)] * (-(-accumulation // world_size()) - len(own))
