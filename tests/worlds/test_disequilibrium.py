@@ -46,6 +46,13 @@ def test_every_equilibrium_is_certified_and_at_rest(gases, temperature, pressure
     assert available_gibbs_energy(result.gases, temperature, pressure) <= 2e-3
 
 
+def test_every_kind_of_world_has_an_equilibrium(scenarios):
+    for world in (world for worlds in scenarios.values() for world in worlds):
+        for water, temperature in ((1e-10, 160.0), (1e-2, 290.0), (0.5, 430.0)):
+            result = equilibrium(moist(world.gases, water), temperature, world.pressure * 1e5)
+            assert result.error <= 1e-3 and result.energy >= -1e-3
+
+
 def test_a_solver_that_stops_early_is_refused(monkeypatch):
     """The certificate, not the solver's word, decides."""
     import cantera

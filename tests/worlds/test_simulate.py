@@ -6,8 +6,10 @@ import pytest
 from astrobio.batch import INHABITED_STATES, PHYSICS_TARGETS, WORLD_STATES
 from astrobio.errors import InputError
 from astrobio.worlds.biosphere import Organism
+from astrobio.worlds.haze import Haze
 from astrobio.worlds.instrument import DEPTH_GRID
-from astrobio.worlds.simulate import SimulationSettings, simulate_worlds, world_state, world_transits
+from astrobio.worlds.simulate import SimulationSettings, latent_truth, simulate_worlds, world_state, world_transits
+from astrobio.worlds.spectrum import limb_column
 from astrobio.worlds.stars import draw_stars
 
 STARS = draw_stars(12, seed=5)
@@ -110,3 +112,12 @@ def test_gibbs_energy_follows_the_air(samples):
     energies = {sample.state: sample.provenance["truth"]["gibbs_energy"] for sample in samples}
     assert all(energy >= 0 for energy in energies.values())
     assert energies["oxygenic-biosphere"] > energies["lifeless-temperate"]
+
+
+def test_truth_tells_haze_and_spots(scenarios, modern_earthlike):
+    _, cube = modern_earthlike
+    hazy = replace(scenarios["anoxic-biosphere"][0], haze=Haze(3.0, 0.1, 2.0, 1e4))
+    truth = latent_truth(hazy, limb_column(hazy, cube), 1.0)
+    assert truth["haze"] and truth["haze_optical_depth"] == 3.0 and truth["gibbs_energy"] == 1.0
+    assert truth["spots"] == hazy.surface.spots and truth["faculae"] == hazy.surface.faculae
+    assert all(isinstance(value, bool | float | str) for value in truth.values())

@@ -4,7 +4,7 @@ The dayside is one column: means of temperature and water over the hemisphere th
 its projection, as it is seen just before the eclipse. Clouds split it in two: a clear share, and a share whose lower
 atmosphere an opaque cloud top hides. Absorption comes from `worlds.opacity`; scattering, haze and reflected light are
 left out beyond 5 µm. The star is a black body: real ultracool dwarfs are fainter at 15 µm than their effective
-temperature says, so depths around them come out too small (TRAPPIST-1 b without air: 0.6 of 861 ± 99 ppm measured).
+temperature says, so depths around them come out too small (TRAPPIST-1 b without air: 0.7 of the 861 ± 99 ppm measured).
 Dimension letters: L layers (surface first), W native wavelengths.
 """
 
