@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 console = Console()
+seconds: dict[str, float] = {}  # that each command took
 
 
 def run(*arguments: str) -> None:
@@ -26,7 +27,8 @@ def run(*arguments: str) -> None:
     started = time.perf_counter()
     if subprocess.run([program, *arguments], check=False).returncode != 0:
         sys.exit(f"demo stopped: `astrobio {arguments[0]}` failed; its message above says why")
-    console.print(f"[dim]{time.perf_counter() - started:.0f} s[/dim]")
+    seconds[arguments[0]] = round(time.perf_counter() - started, 1)
+    console.print(f"[dim]{seconds[arguments[0]]:.0f} s[/dim]")
 
 
 def export_test_world(data: Path, out: Path) -> dict[str, str]:
@@ -80,8 +82,12 @@ def main() -> None:
         "--metabolism", world["metabolism"], "--text", world["text"],
         "--out", str(report), "--json", str(answer))  # fmt: skip
 
-    show(json.loads(evaluation.read_text()))
+    scores = json.loads(evaluation.read_text())
+    show(scores)
     inhabited = json.loads(answer.read_text())["inhabited"]
+    summary = {"worlds": options.worlds, "steps": options.steps, "seconds": seconds, "evaluation": scores,
+               "assessed": {"state": world["state"], "inhabited": inhabited}}  # fmt: skip
+    (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     console.print(
         f"The assessed world is in truth: [bold]{world['state']}[/bold]. Inhabited, says the system: {inhabited}"
     )
