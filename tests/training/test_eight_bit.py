@@ -196,8 +196,16 @@ for dtype, columns in ((torch.bfloat16, 512), (torch.float32, 320), (torch.bfloa
     for name in ("mean", "square"):
         assert float((state[name] != kernel_state[name]).float().mean()) < 0.001, name
     before = other.clone()
-    update_(other, gradient, kernel_state, torch.tensor(float("nan")), numbers)
-    assert torch.equal(before, other)
+    for bad in (float("nan"), float("inf")):
+        for limit in (0.0, 1.0):
+            update_(other, gradient, kernel_state, torch.tensor(bad), numbers, limit)
+            assert torch.equal(before, other)
+    bounded = before.clone()
+    twin = {name: value.clone() for name, value in kernel_state.items()}
+    update_(other, gradient, kernel_state, torch.tensor(0.25 / (4.0 + 1e-6)), numbers)
+    update_(bounded, gradient, twin, torch.tensor(4.0), numbers, 0.25)
+    torch.testing.assert_close(bounded, other, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=1e-7)
+    assert float((bounded != other).float().mean()) < (0.002 if dtype == torch.bfloat16 else 0.2)
 a = torch.randn(5000).bfloat16()
 b, more = a.clone(), torch.randn(5000).bfloat16()
 accumulate_(a, more, 17)
