@@ -64,7 +64,8 @@ GPUS = {
 CONTEXT = 0.7e9  # bytes that the driver and libraries take before the first tensor
 SLACK = 0.96  # of the memory that fragmentation leaves usable
 EFFICIENCY = 0.79  # of `matmul` that the decoder's step reaches, everything between its products included (H200, BF16)
-ENCODER_SECONDS = 0.214 / 16  # a world and micro-batch at full size, beyond all products: mostly launches (joint step, H100)
+# A world and micro-batch at full size, beyond all products: mostly launches (a joint step of 1.674 s on the H100).
+ENCODER_SECONDS = 0.214 / 16
 ENCODERS = 3.703e9  # weights of the two encoders with which that was measured
 FLOAT8_GAIN = 1.33  # of the products' rate (8,553 against 6,321 tokens/s of an earlier prototype; not measured here)
 OPTIMIZER_SHARE = 0.62  # of `copy` that the 8-bit update with its norms reaches
