@@ -3,8 +3,8 @@
     python benchmarks/parts_step.py
 
 The same weights, inputs and arithmetic. Eager: `torch.nn.Conv3d` on padded fields, in the plain and in the
-channels-last layout, and PyG's gather and scatter over edges × features. Before them, each depthwise convolution and
-the stem by themselves.
+channels-last layout, and PyG's gather and scatter over edges × features. Before them, each depthwise convolution by
+itself.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-import astrobio.models.climate_cnn as cnn_module
 import astrobio.models.metabolic_vae as vae_module
 from astrobio.batch import MultiModalBatch
 from astrobio.models.bipartite import Incidence, gather_messages
-from astrobio.models.climate_cnn import ClimateCNN, ConvBlock, convolve_patches
+from astrobio.models.climate_cnn import ClimateCNN, ConvBlock
 from astrobio.models.depthwise import sphere_depthwise
 from astrobio.models.initialise import init_weights
 from astrobio.models.metabolic_vae import MetabolicVAE
@@ -54,12 +53,11 @@ def climate(batch: MultiModalBatch, layout: torch.memory_format | None) -> float
         network = ClimateCNN(preset("full_16_8b").climate_cnn).to(torch.bfloat16)
     network.to_empty(device="cuda")
     init_weights(network, 26)
-    ours = ConvBlock._mix, cnn_module.convolve_patches
+    ours = ConvBlock._mix
     if layout is None:
         _compile(network.stages)
     else:
         ConvBlock._mix = plain_mix(layout)
-        cnn_module.convolve_patches = lambda fields, convolution: convolution(fields)
 
     def step() -> None:
         out = network(
@@ -69,7 +67,7 @@ def climate(batch: MultiModalBatch, layout: torch.memory_format | None) -> float
         network.zero_grad()
 
     found = seconds(step)
-    ConvBlock._mix, cnn_module.convolve_patches = ours
+    ConvBlock._mix = ours
     return found
 
 
@@ -94,16 +92,6 @@ def convolutions(width: int, rows: tuple[int, int, int, int]) -> dict[str, float
         out[name] = 1e3 * seconds(lambda way=way: torch.autograd.grad(way(), (x, weight, bias), up), repeats=3)
     for name, theirs, own in zip(("y", "x", "weight", "bias"), found["plain"], found["ours"], strict=True):
         out[f"error_{name}"] = float((theirs - own).float().norm() / theirs.float().norm())
-    return out
-
-
-def stem(worlds: int) -> dict[str, float]:
-    """Milliseconds forward and backward of the first convolution."""
-    network = nn.Conv3d(5, 512, (5, 6, 6), stride=(5, 4, 4)).to("cuda", torch.bfloat16)
-    fields = torch.randn(4 * worlds, 5, 10, 34, 66, device="cuda", dtype=torch.bfloat16)
-    out = {}
-    for name, way in (("plain", network), ("ours", lambda x: convolve_patches(x, network))):
-        out[name] = 1e3 * seconds(lambda way=way: way(fields).float().square().mean().backward(), repeats=3)
     return out
 
 
@@ -140,7 +128,6 @@ def main() -> None:
         "depthwise_512": lambda: convolutions(512, (64, 2, 8, 16)),
         "depthwise_1536": lambda: convolutions(1536, (16, 2, 4, 8)),
         "depthwise_4096": lambda: convolutions(4096, (16, 2, 2, 4)),
-        "stem": lambda: stem(16),
         "climate_cnn_eager": lambda: climate(batch, torch.contiguous_format),
         "climate_cnn_ours": lambda: climate(batch, None),
         "graph_vae_eager": lambda: metabolism(batch, False),

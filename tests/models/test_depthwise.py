@@ -1,4 +1,4 @@
-"""The depthwise kernel (in Triton's interpreter) and the product of patches against PyTorch's convolution."""
+"""The depthwise kernel on the sphere against PyTorch's convolution, in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
-from astrobio.models.climate_cnn import ConvBlock, convolve_patches
+from astrobio.models.climate_cnn import ConvBlock
 from astrobio.models.depthwise import sphere_depthwise
 
 INTERPRETED = """
@@ -57,18 +56,3 @@ def test_shapes_are_known_without_running() -> None:
     assert rows.grad is not None and block.depthwise.weight.grad is not None
     assert rows.grad.shape == rows.shape
     assert block.depthwise.weight.grad.shape == (6, 1, 3, 3, 3)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_product_of_patches_is_the_convolution(bias: bool) -> None:
-    convolution = nn.Conv3d(3, 7, (2, 4, 4), stride=(2, 2, 2), bias=bias)
-    fields = torch.randn(2, 3, 4, 10, 18)
-    found, expected = convolve_patches(fields, convolution), convolution(fields)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    up = torch.randn_like(expected)
-    for a, b in zip(
-        torch.autograd.grad(found, list(convolution.parameters()), up),
-        torch.autograd.grad(expected, list(convolution.parameters()), up),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

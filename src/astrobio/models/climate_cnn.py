@@ -116,24 +116,13 @@ class Stem(nn.Module):
         surface = len(SURFACE_VARIABLES)
         times = climate.shape[2]
         climate = climate.transpose(1, 2).flatten(0, 1)  # [B·T, V, P, Y, X]
-        x = convolve_patches(pad_sphere(climate[:, surface:], 1, 1, _wind_sign(climate)), self.levels)
-        x = x + convolve_patches(pad_sphere(climate[:, :surface, :1], 1, 1), self.surface)  # one level, seen by all
+        x = self.levels(pad_sphere(climate[:, surface:], 1, 1, _wind_sign(climate)))
+        x = x + self.surface(pad_sphere(climate[:, :surface, :1], 1, 1))  # one level, seen by all
         place = self.coordinates(coordinates).permute(0, 4, 1, 2, 3).repeat_interleave(times, dim=0)
         missing = (~known).to(x.dtype) @ self.absent  # [B, C]
         moment = (self.phase(phase) + missing[:, None]).flatten(0, 1)  # [B·T, C]
-        return x + place + moment[:, :, None, None, None]
-
-
-def convolve_patches(fields: Float[Tensor, "B V P Y X"], convolution: nn.Conv3d) -> Float[Tensor, "B C P2 Y2 X2"]:
-    """What `convolution(fields)` gives, as one product of patches with its weight: few channels make poor convolutions.
-
-    The output is channels-last in memory.
-    """
-    patches = fields
-    for axis, (size, stride) in enumerate(zip(convolution.kernel_size, convolution.stride, strict=True)):
-        patches = patches.unfold(2 + axis, size, stride)
-    patches = patches.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4)  # [B, P2, Y2, X2, V·p·y·x]
-    return functional.linear(patches, convolution.weight.flatten(1), convolution.bias).permute(0, 4, 1, 2, 3)
+        x = x + place + moment[:, :, None, None, None]
+        return x.contiguous(memory_format=torch.channels_last_3d)  # in which the blocks work
 
 
 class ClimateCNN(nn.Module):

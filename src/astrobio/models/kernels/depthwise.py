@@ -41,7 +41,7 @@ def _gather_kernel(
     total = tl.zeros([ROWS, CHANNELS], tl.float32)
     if not TRANSPOSED:
         total += tl.load(bias + channel, mask=wanted, other=0.0).to(tl.float32)[None, :]
-    for tap in tl.static_range(27):
+    for tap in tl.static_range(27):  # pyright: ignore[reportGeneralTypeIssues]
         source, exists, crosses = _neighbour(row, P, Y, X, tap // 9 - 1, (tap // 3) % 3 - 1, tap % 3 - 1)
         mask = (inside & exists)[:, None] & wanted[None, :]
         place = source.to(tl.int64)[:, None] * channels + channel[None, :]
