@@ -13,14 +13,12 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from astrobio.batch.sample import ELEMENTS, GASES, MetabolicGraph
-from astrobio.units import GAS_CONSTANT
+from astrobio.units import BIOCHEMICAL_TEMPERATURE, GAS_CONSTANT, METABOLITE_RANGE
 
 EC_CLASSES = 7  # oxidoreductases, transferases, hydrolases, lyases, isomerases, ligases, translocases (IUBMB)
 COMPOUND_FEATURES = len(ELEMENTS) + 3  # log1p(atoms), charge / 4, external, formula known
 REACTION_FEATURES = 5 + EC_CLASSES  # ΔG′ / 100, sd / 100, ΔG′ known, reversible, log1p(degree), EC class
 NODE_FEATURES = COMPOUND_FEATURES + REACTION_FEATURES
-CONCENTRATION_RANGE = (1e-6, 1e-2)  # M, physiological metabolite range (Bennett et al. 2009, doi:10.1038/nchembio.186)
-TEMPERATURE = 298.15  # K, of equilibrator's standard conditions
 FLUX_SCALE = 10.0  # mmol/gDW/h; typical central-carbon flux, fluxes are stored as asinh(v / scale)
 
 
@@ -29,8 +27,8 @@ def minimum_gibbs_energy(graph: MetabolicGraph) -> np.ndarray:
 
     A reaction whose lowest ΔG′ is still positive cannot run forwards: what the second law forbids for sure.
     """
-    rt = GAS_CONSTANT * TEMPERATURE / 1000.0  # kJ/mol
-    low, high = (np.log(c) for c in CONCENTRATION_RANGE)
+    rt = GAS_CONSTANT * BIOCHEMICAL_TEMPERATURE / 1000.0  # kJ/mol
+    low, high = (np.log(c) for c in METABOLITE_RANGE)
     spread = np.zeros(len(graph.reactions))
     products, substrates = np.maximum(graph.stoichiometry, 0), np.minimum(graph.stoichiometry, 0)
     np.add.at(spread, graph.edge_reaction, rt * (products * low + substrates * high))
@@ -39,8 +37,8 @@ def minimum_gibbs_energy(graph: MetabolicGraph) -> np.ndarray:
 
 def maximum_gibbs_energy(graph: MetabolicGraph) -> np.ndarray:
     """[R] the highest ΔG′ (kJ/mol) allowed, the mirror of `minimum_gibbs_energy`: below 0, no backward flux."""
-    rt = GAS_CONSTANT * TEMPERATURE / 1000.0
-    low, high = (np.log(c) for c in CONCENTRATION_RANGE)
+    rt = GAS_CONSTANT * BIOCHEMICAL_TEMPERATURE / 1000.0
+    low, high = (np.log(c) for c in METABOLITE_RANGE)
     spread = np.zeros(len(graph.reactions))
     products, substrates = np.maximum(graph.stoichiometry, 0), np.minimum(graph.stoichiometry, 0)
     np.add.at(spread, graph.edge_reaction, rt * (products * high + substrates * low))

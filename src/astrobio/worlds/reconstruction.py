@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from astrobio.batch.graph import CONCENTRATION_RANGE, TEMPERATURE
 from astrobio.errors import InputError
 from astrobio.formats.network import (
     GAS_COMPOUNDS,
@@ -32,7 +31,7 @@ from astrobio.formats.network import (
     solve_fluxes,
 )
 from astrobio.formats.thermodynamics import Energy
-from astrobio.units import GAS_CONSTANT
+from astrobio.units import BIOCHEMICAL_TEMPERATURE, GAS_CONSTANT, METABOLITE_RANGE
 from astrobio.worlds.formulae import CHARGE, Formulae, balance_formulae
 
 _CORE = "{http://www.sbml.org/sbml/level3/version1/core}"
@@ -249,8 +248,8 @@ def obey_second_law(network: Network, energies: Mapping[str, Energy]) -> tuple[N
 
 def gibbs_range(reaction: Reaction, energy: float, deviation: float) -> tuple[float, float]:
     """Lowest and highest ΔG′ (kJ/mol) over the physiological concentrations; protons and water stay as they are."""
-    rt = GAS_CONSTANT * TEMPERATURE / 1000
-    low, high = (math.log(value) for value in CONCENTRATION_RANGE)
+    rt = GAS_CONSTANT * BIOCHEMICAL_TEMPERATURE / 1000
+    low, high = (math.log(value) for value in METABOLITE_RANGE)
     made = sum(v for name, v in reaction.stoichiometry.items() if v > 0 and base_name(name) not in ("h", "h2o"))
     used = sum(v for name, v in reaction.stoichiometry.items() if v < 0 and base_name(name) not in ("h", "h2o"))
     spread = 2 * deviation
