@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -121,3 +123,9 @@ def test_truth_tells_haze_and_spots(scenarios, modern_earthlike):
     assert truth["haze"] and truth["haze_optical_depth"] == 3.0 and truth["gibbs_energy"] == 1.0
     assert truth["spots"] == hazy.surface.spots and truth["faculae"] == hazy.surface.faculae
     assert all(isinstance(value, bool | float | str) for value in truth.values())
+
+
+def test_worlds_are_made_without_torch():
+    """Its import would cost each worker process seconds and half a gigabyte."""
+    code = "import sys, astrobio.worlds.simulate, astrobio.worlds.biosphere; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
