@@ -18,6 +18,7 @@ from astrobio.losses.combined import LossWeights
 from astrobio.system import SystemConfig, preset
 from astrobio.training.execution import ExecutionConfig
 
+PARTS = ("spectrum_encoder", "climate_cnn", "metabolic_vae", "decoder", "fusion")  # that can be frozen
 Precision = Literal["auto", "fp32", "bf16"]
 Cache = Literal["auto", "device", "memory", "none"]
 Selection = Literal["classification", "total"]
@@ -35,6 +36,8 @@ class TrainingConfig:
         modality_dropout: probability of hiding each present modality of a world; at least one always stays.
         modalities: those the run may see; a subset trains a system in isolation.
         max_length: text tokens of a world.
+        decoder: folder of a Hugging Face Llama checkpoint with its tokenizer.json, from which decoder and tokenizer
+            start; none starts both from nothing. frozen: parts that keep their first weights.
         seed: of weights, order and dropout.
         log_every, checkpoint_every, gradient_norms_every: in steps (0 switches off the last).
         validate_every: in steps; 0 is once an epoch. select: the validation loss that chooses the best weights.
@@ -58,6 +61,8 @@ class TrainingConfig:
     modality_dropout: float = 0.15
     modalities: tuple[str, ...] = MODALITIES
     max_length: int = 512
+    decoder: str | None = None
+    frozen: tuple[str, ...] = ()
     seed: int = 0
     log_every: int = 10
     checkpoint_every: int = 200
@@ -80,6 +85,9 @@ class TrainingConfig:
             raise InputError(
                 f"training.modalities: expected some of {', '.join(MODALITIES)}, found {unknown or 'none'}"
             )
+        strange = [name for name in self.frozen if name not in PARTS]
+        if strange:
+            raise InputError(f"training.frozen: expected some of {', '.join(PARTS)}, found {', '.join(strange)}")
         if self.lr <= 0.0:
             raise InputError(f"training.lr: expected a positive rate, found {self.lr}")
 
@@ -94,6 +102,11 @@ class RunConfig:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
     def __post_init__(self) -> None:
+        if self.execution.gradients != "keep" and self.training.frozen:
+            raise InputError(
+                "training.frozen: expected none unless execution.gradients=keep, found "
+                f"{', '.join(self.training.frozen)} with {self.execution.gradients}"
+            )
         if self.execution.gradients == "backward" and self.training.accumulation > 1:
             raise InputError(
                 "training.accumulation: expected 1 with execution.gradients=backward, which keeps nothing to add to, "

@@ -37,6 +37,7 @@ from astrobio.training.ranks import (
     world_size,
 )
 from astrobio.training.share import own_micro_batches, without_targets
+from astrobio.training.start import pretrained_tokenizer, pretrained_weights
 from astrobio.training.step import StepResult, gradient_norms, is_mixed, train_step
 from astrobio.training.stopping import StopRequest, watch_signals
 from astrobio.training.validation import Progress, keep_if_best
@@ -99,7 +100,8 @@ def _train(
     settings, feed = config.training, build_feed(stores.train, config.training)
     say_idle_ranks(settings, console)
     seed_everything(settings.seed)
-    prepared = prepare(config.system, config.execution, settings, device, batch_shape(stores.train, settings))
+    load = None if settings.decoder is None else pretrained_weights(Path(settings.decoder))
+    prepared = prepare(config.system, config.execution, settings, device, batch_shape(stores.train, settings), load)
     system, optimizer = prepared.system, prepared.optimizer
     progress = resume(run_dir, system, optimizer, console)
 
@@ -293,6 +295,8 @@ def _fit(worlds: WorldDataset, config: RunConfig, data_dir: Path | str) -> tuple
             yield sample
 
     statistics = Statistics.fit(visit())
+    if config.training.decoder is not None:
+        return pretrained_tokenizer(Path(config.training.decoder), config.system), statistics
     return WorldTokenizer.train(texts, config.system.decoder.vocabulary), statistics
 
 

@@ -32,6 +32,7 @@ from astrobio.training.offload import BlockStreamer, settle, stream_blocks
 from astrobio.training.optim import build_optimizer
 from astrobio.training.plan import require_fit
 from astrobio.training.ranks import shard_place, world_size
+from astrobio.training.start import freeze
 from astrobio.training.step import is_mixed
 
 WEIGHT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -117,6 +118,7 @@ def prepare(
         shard(system, make_mesh(device, execution.shards), execution, mixed)
         if load is None:
             fill_shards(system, home, device)
+    freeze(system, training.frozen)
     optimizer = build_optimizer(system, training, execution.optimizer, device if execution.offload else None)
     streamer: BlockStreamer | None = None
     if streamed:
