@@ -71,19 +71,25 @@ def simulate(
     out: Annotated[Path, typer.Option(help="folder; an interrupted build in it continues")],
     seed: Annotated[int, typer.Option(help="the same seed gives the same worlds, whatever the workers")] = 0,
     workers: Annotated[int | None, typer.Option(help="processes [one a core]")] = None,
-    transits: Annotated[int, typer.Option(help="transits averaged in a spectrum: the depth of the survey")] = 50,
-    floor: Annotated[bool, typer.Option(help="whether the instruments' noise floor applies")] = True,
+    depth: Annotated[str | None, typer.Option(help="of the survey by name: jwst-50 [the default] or deep")] = None,
+    transits: Annotated[int | None, typer.Option(help="or by transits (eclipses) averaged in a spectrum [50]")] = None,
+    floor: Annotated[bool | None, typer.Option(help="and whether the instruments' noise floor applies [yes]")] = None,
+    depth_grid: Annotated[bool, typer.Option(help="5, 10, 25, 50 or 100 transits, drawn for each world")] = False,
+    contamination: Annotated[bool, typer.Option(help="whether the star's spots and faculae colour transits")] = True,
+    instruments: Annotated[str, typer.Option(help="prism+lrs, prism or lrs")] = "prism+lrs",
+    kind: Annotated[str, typer.Option(help="of spectrum: transmission or emission")] = "transmission",
     gcm: Annotated[str, typer.Option(help="climate model that is imitated: um, exocam, exoplasim")] = "um",
     piece: Annotated[list[str] | None, typer.Option(help="worlds, spectra, climate [all]; a later call adds")] = None,
     organisms: Annotated[Path | None, typer.Option(help="organisms.npz of another data set [the default 24]")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Dask cluster to work on, such as tcp://host:8786")] = None,
 ) -> None:
     """Simulate worlds from star to photons: climate, spectrum, candidate metabolism, texts."""
-    from astrobio.dataset.build import describe, simulate_to
+    from astrobio.dataset.build import describe, settings_of, simulate_to
 
-    Console().print(
-        describe(simulate_to(out, worlds, seed, workers, transits, floor, gcm, piece, organisms, scheduler))
-    )
+    chosen = {"depth_grid": depth_grid, "contamination": contamination, "instruments": instruments, "kind": kind}
+    settings = settings_of(depth, transits, floor, gcm=gcm, **chosen)
+    summary = simulate_to(out, worlds, seed, workers, settings, piece, organisms, scheduler)
+    Console().print(describe(summary))
 
 
 @app.command()

@@ -10,9 +10,10 @@ import pytest
 
 from astrobio.batch import WORLD_STATES
 from astrobio.dataset import store
-from astrobio.dataset.build import SHARD, BuildSummary, build_dataset, describe, simulate_to
+from astrobio.dataset.build import SHARD, BuildSummary, build_dataset, describe, settings_of, simulate_to
 from astrobio.dataset.store import PIECES, piece_path
 from astrobio.errors import InputError
+from astrobio.worlds.simulate import SimulationSettings
 
 WORLDS, SEED = 36, 5  # as in conftest
 
@@ -83,12 +84,23 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
-    [({"worlds": 5}, "worlds"), ({"workers": 0}, "--workers"), ({"gcm": "none"}, "--gcm"), ({"pieces": ["x"]}, "piece"),
-     ({"transits": 0}, "transits")],
+    ("changes", "chosen", "named"),
+    [
+        ({"worlds": 5}, {}, "worlds"), ({"workers": 0}, {}, "--workers"), ({"pieces": ["x"]}, {}, "piece"),
+        ({}, {"gcm": "none"}, "--gcm"), ({}, {"transits": 0}, "transits"), ({}, {"kind": "reflection"}, "kind"),
+        ({}, {"depth": "shallow"}, "depth"), ({}, {"depth": "deep", "transits": 5}, "--depth deep: stands for"),
+    ],
 )  # fmt: skip
-def test_bad_values_are_refused_before_anything_is_written(tmp_path: Path, changes: dict, named: str) -> None:
-    values = {"worlds": 18, "seed": 0, "workers": 1, "transits": 5, "floor": True, "gcm": "um", "pieces": None}
+def test_bad_values_are_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict, chosen: dict, named: str
+) -> None:
+    values = {"worlds": 18, "seed": 0, "workers": 1}
     with pytest.raises(InputError, match=named):
-        simulate_to(tmp_path / "out", **(values | changes))
+        settings = settings_of(**({"depth": None, "transits": None, "floor": None} | chosen))
+        simulate_to(tmp_path / "out", settings=settings, **(values | changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_depths_have_names() -> None:
+    assert settings_of("deep", None, None, gcm="exocam") == SimulationSettings(transits=5000, floor=False, gcm="exocam")
+    assert settings_of(None, 7, None) == SimulationSettings(transits=7)

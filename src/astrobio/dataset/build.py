@@ -25,6 +25,7 @@ from astrobio.errors import InputError
 from astrobio.formats.graphs import load_graphs, save_graphs
 from astrobio.worlds.biosphere import Organism, load_organisms
 from astrobio.worlds.climate import simulate_climate
+from astrobio.worlds.instrument import named_depth
 from astrobio.worlds.scenario import Pools
 from astrobio.worlds.simulate import SimulationSettings, draw_world, package_versions, simulate_world, world_id
 from astrobio.worlds.stars import Star
@@ -115,10 +116,8 @@ def simulate_to(
     worlds: int,
     seed: int,
     workers: int | None,
-    transits: int,
-    floor: bool,
-    gcm: str,
-    pieces: Sequence[str] | None,
+    settings: SimulationSettings,
+    pieces: Sequence[str] | None = None,
     organisms: Path | None = None,
     scheduler: str | None = None,
 ) -> BuildSummary:
@@ -132,13 +131,26 @@ def simulate_to(
         raise InputError(f"--piece: expected some of {PIECES}, found {unknown}")
     if workers is not None and workers < 1:
         raise InputError(f"--workers: expected at least 1, found {workers}")
-    if gcm not in GCMS:
-        raise InputError(f"--gcm: expected one of {GCMS}, found {gcm!r}")
-    settings = SimulationSettings(transits=transits, floor=floor, gcm=gcm)
+    if settings.gcm not in GCMS:
+        raise InputError(f"--gcm: expected one of {GCMS}, found {settings.gcm!r}")
     chosen = tuple(piece for piece in PIECES if not pieces or piece in pieces)
     return build_dataset(
         out, worlds, seed, workers, settings=settings, modalities=chosen, organisms=organisms, scheduler=scheduler
     )
+
+
+def settings_of(depth: str | None, transits: int | None, floor: bool | None, **others: Any) -> SimulationSettings:
+    """Settings with their depth by name, or by transits and noise floor.
+
+    Raises:
+        InputError: both are given, or a value that no simulation can have.
+    """
+    if depth is not None:
+        if transits is not None or floor is not None:
+            raise InputError(f"--depth {depth}: stands for transits and floor; give either it or them")
+        others |= asdict(named_depth(depth))
+    others |= {name: value for name, value in (("transits", transits), ("floor", floor)) if value is not None}
+    return SimulationSettings(**others)
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
