@@ -40,7 +40,7 @@ def map_shards(
         return
     from distributed import wait
 
-    with _connected(workers, scheduler) as client:
+    with _connected(workers, scheduler) as client, client.as_current():  # not the default: xarray would use it
         if scheduler is not None:
             _check_workers(client, root, scheduler)
         pending = {client.submit(make, *task, pure=False, retries=RETRIES): n for n, task in enumerate(tasks)}
@@ -57,7 +57,7 @@ def _connected(workers: int, scheduler: str | None) -> Iterator[Client]:
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout=CONNECT_SECONDS)
+            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(
                 f"--scheduler {scheduler}: expected a Dask scheduler, found {type(error).__name__}; start one with "
@@ -71,7 +71,7 @@ def _connected(workers: int, scheduler: str | None) -> Iterator[Client]:
     cluster = LocalCluster(
         n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=":0", silence_logs=logging.ERROR
     )
-    with cluster, Client(cluster) as client:
+    with cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 
