@@ -9,14 +9,12 @@ import json
 import os
 import signal
 import sys
-from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from astrobio.formats.limits import limit_memory
+from astrobio.formats.limits import limit_memory, reader_context
 from astrobio.quality.examine import Options, examine
 from astrobio.quality.findings import FileReport
 from astrobio.quality.intake import digest
@@ -26,9 +24,7 @@ TIMEOUT = 600.0  # s for one file
 MEMORY = 4 * 2**30  # bytes beyond what the idle process holds
 GRACE = 2.0  # s that an idle process has to end by itself
 START = 120.0  # s that a fresh process may take to import the readers
-_CONTEXT: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-if hasattr(_CONTEXT, "set_forkserver_preload"):
-    _CONTEXT.set_forkserver_preload(["astrobio.quality.isolation"])  # a lost child is replaced in milliseconds
+_CONTEXT = reader_context()  # a lost child is replaced in milliseconds
 
 
 class Examiner:

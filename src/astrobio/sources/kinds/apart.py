@@ -6,8 +6,6 @@ The child has no network. What it needs of a remote Zarr store it asks this proc
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
@@ -20,14 +18,13 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from astrobio.errors import InputError
-from astrobio.formats.limits import limit_memory
+from astrobio.formats.limits import limit_memory, reader_context
 from astrobio.formats.zarr_metadata import METADATA, parse_metadata
 from astrobio.sources.errors import PayloadError
 from astrobio.sources.kinds.selection import LARGEST, LARGEST_CHUNK, select, write
 from astrobio.sources.payload import reading
 
 START = 20.0  # s that the first reading process may take to start, beyond its patience
-PRELOADED = [__name__, "netCDF4", "dask.array", "pint", "scipy.sparse"]  # xarray imports these when it reads or writes
 GRACE = 2.0  # s that a reader has to put away its things once it has ended
 MEMORY = LARGEST + 2 * 2**30  # bytes that the reading process may take: a selection, and its chunks while unpacked
 MOST_OBJECTS = 20_000  # objects of a store that one selection may need
@@ -59,9 +56,7 @@ def _converse(
     opener: Opener, selection: dict[str, str], target: Path, where: str, patience: float, objects: Objects
 ) -> None:
     """Start a reader, answer what it asks for, and raise the sentence that it ends with."""
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    if os.name == "posix":
-        context.set_forkserver_preload(PRELOADED)
+    context = reader_context()
     ours, theirs = context.Pipe()
     reader = context.Process(target=_read, args=(opener, selection, target, where, theirs), daemon=True)
     reader.start()
