@@ -67,7 +67,7 @@ def metadata(root: Path) -> Any:
             "metabolisms, each with the truth that generated it. Hashes of all pieces, priors and versions: "
             "manifest.json. What it is good for and what not: DATASHEET.md."
         ),
-        version=__version__, url="https://github.com/astrobio/astrobio", date_published=when, license=licences(root),
+        version=__version__, date_published=when, license=licences(root),
         cite_as=f"astrobio {__version__}, simulated worlds, seed {identity['seed']}", distribution=files,
         record_sets=[mlc.RecordSet(id="worlds", name="worlds", description="a record a world", fields=fields)],
     )  # fmt: skip
