@@ -141,6 +141,19 @@ def assess(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="finished and calibrated run folder")],
+    out: Annotated[Path, typer.Option(help="folder to write; an earlier export in it is replaced")],
+    result: Annotated[Path | None, typer.Option(help="JSON that the card quotes [RUN/evaluation.json]")] = None,
+    most_mb: Annotated[float, typer.Option(help="refuse more than so many MB")] = 10.0,
+) -> None:
+    """Write a run's weights in bfloat16 with a model card: a small folder that `astrobio assess` takes as it is."""
+    from astrobio.assess.package import export_run
+
+    export_run(run, out, result=result, most_bytes=int(most_mb * 1e6), console=console)
+
+
+@app.command()
 def plan(
     preset: Annotated[str, typer.Option(help="mini, small, medium, full_16_8b")] = "full_16_8b",
     gpu: Annotated[str, typer.Option(help="h100-80, h200, a100-80, a100-40, a5000-24, rtx4090-24")] = "h100-80",
