@@ -78,17 +78,18 @@ def simulate(
     contamination: Annotated[bool, typer.Option(help="whether the star's spots and faculae colour transits")] = True,
     instruments: Annotated[str, typer.Option(help="prism+lrs, prism or lrs")] = "prism+lrs",
     kind: Annotated[str, typer.Option(help="of spectrum: transmission or emission")] = "transmission",
-    gcm: Annotated[str, typer.Option(help="climate model that is imitated: um, exocam, exoplasim")] = "um",
+    gcm: Annotated[str, typer.Option(help="climate model imitated: um, exocam, exoplasim; um+exocam: by world")] = "um",
     piece: Annotated[list[str] | None, typer.Option(help="worlds, spectra, climate [all]; a later call adds")] = None,
     organisms: Annotated[Path | None, typer.Option(help="organisms.npz of another data set [the default 24]")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Dask cluster to work on, such as tcp://host:8786")] = None,
+    hold_out: Annotated[list[str] | None, typer.Option(help="all, gcm, star, noise, path, [=VALUE]: more splits")] = None,
 ) -> None:
     """Simulate worlds from star to photons: climate, spectrum, candidate metabolism, texts."""
     from astrobio.dataset.build import describe, settings_of, simulate_to
 
     chosen = {"depth_grid": depth_grid, "contamination": contamination, "instruments": instruments, "kind": kind}
     settings = settings_of(depth, transits, floor, gcm=gcm, **chosen)
-    summary = simulate_to(out, worlds, seed, workers, settings, piece, organisms, scheduler)
+    summary = simulate_to(out, worlds, seed, workers, settings, piece, organisms, scheduler, hold_out)
     Console().print(describe(summary))
 
 
@@ -108,7 +109,8 @@ def train(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="run folder")],
-    data: Annotated[Path, typer.Option(help="folder of worlds; its test split is scored")],
+    data: Annotated[Path, typer.Option(help="folder of worlds")],
+    split: Annotated[str, typer.Option(help="split to score; one out of distribution where the data has it")] = "test",
     json: Annotated[Path | None, typer.Option(help="write the report as JSON")] = None,
     baselines: Annotated[bool, typer.Option(help="train and score what the run has to beat")] = True,
     trials: Annotated[int, typer.Option(help="tuning trials of each baseline", min=1, max=5)] = 1,
@@ -117,7 +119,8 @@ def evaluate(
     """Score a run on held-out worlds beside single modalities, their late fusion and boosted trees."""
     from astrobio.evaluation.evaluate import evaluate_and_print
 
-    evaluate_and_print(run, data, json, baselines=baselines, trials=trials, device=device, console=console)
+    options = {"split": split, "baselines": baselines, "trials": trials, "device": device}
+    evaluate_and_print(run, data, json, **options, console=console)
 
 
 @app.command()

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from astrobio.batch import MODALITIES, WORLD_STATES
 from astrobio.cli import app
 from astrobio.errors import InputError
-from astrobio.evaluation import baselines, evaluate
+from astrobio.evaluation import baselines, evaluate, language
 from astrobio.evaluation.calibrate import Calibration
-from astrobio.evaluation.evaluate import evaluate_run, named_state
+from astrobio.evaluation.evaluate import evaluate_run
+from astrobio.evaluation.language import named_state
 from astrobio.training import loop
 from astrobio.training.config import RunConfig
 
@@ -30,7 +31,7 @@ def trained(tiny_run: RunConfig, worlds: dict[str, object], run_dir: Path) -> Pa
 
 
 def test_report_has_the_promised_keys_and_baselines_are_kept(trained: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(evaluate, "MAX_NEW_TOKENS", 3)
+    monkeypatch.setattr(language, "MAX_NEW_TOKENS", 3)
     monkeypatch.setattr(baselines, "BOOSTING_ROUNDS", 5)
     report = evaluate_run(trained, "data", console=Console(quiet=True), device="cpu")
     assert set(report) == {"unified", "single", "isolated_late_fusion", "gradient_boosting", "confusion"}
@@ -43,7 +44,9 @@ def test_report_has_the_promised_keys_and_baselines_are_kept(trained: Path, monk
     details = json.loads((trained / "evaluation.json").read_text())
     assert set(details["permutation_cost"]) == set(MODALITIES)
     assert set(details["difference"]) == {*MODALITIES, "isolated_late_fusion", "gradient_boosting"}
-    assert details["language"]["worlds"] == 6
+    assert details["language"]["worlds"] == 6 and {"agrees", "gases_agree"} <= set(details["language"])
+    assert sum(entry["worlds"] for entry in details["reliability"]) == 6
+    assert details["split"] == "test" and all(0.0 <= rate <= 1.0 for rate in details["outliers"].values())
     conformal = Calibration.load(trained / "calibration.json").conformal
     assert set(conformal) == {1.0}, "one held-out world of a state guarantees nothing"
 
@@ -52,11 +55,14 @@ def test_report_has_the_promised_keys_and_baselines_are_kept(trained: Path, monk
 
 
 def test_without_baselines_their_entries_are_null(trained: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(evaluate, "language", lambda *_: {})
+    monkeypatch.setattr(evaluate, "language", lambda *_, **__: {})
     report = evaluate_run(trained, "data", baselines=False, console=Console(quiet=True), device="cpu")
     assert report["single"] == dict.fromkeys(MODALITIES)
     assert report["isolated_late_fusion"] is None and report["gradient_boosting"] is None
     assert not (trained / "baselines").exists()
+    evaluate_run(trained, "data", split="validation", baselines=False, console=Console(quiet=True), device="cpu")
+    other = json.loads((trained / "evaluation-validation.json").read_text())
+    assert other["split"] == "validation" and json.loads((trained / "evaluation.json").read_text())["split"] == "test"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from astrobio.batch import MODALITIES, WORLD_STATES
+from astrobio.dataset.reader import WorldDataset
 from astrobio.evaluation.baselines import (
     RATES,
     feature_tables,
@@ -23,6 +24,7 @@ from astrobio.evaluation.baselines import (
     train_tuned,
 )
 from astrobio.evaluation.calibrate import Calibration, fit_temperature
+from astrobio.evaluation.language import language
 from astrobio.evaluation.metrics import (
     area_under_roc,
     confusion,
@@ -31,23 +33,22 @@ from astrobio.evaluation.metrics import (
     macro_accuracy_interval,
     negative_log_likelihood,
     paired_difference,
+    reliability,
 )
 from astrobio.evaluation.predictions import Predictions, predict
 from astrobio.training.checkpoint import LoadedRun, load_run, read_json, read_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
-from astrobio.training.feed import Store, sweep
+from astrobio.training.feed import Store
 from astrobio.training.loop import Stores, open_store, train
 from astrobio.training.ranks import leave_ranks, rank
-from astrobio.training.step import autocast
 
 OUTLIER_WORLDS = 512  # training worlds that shape the outlier models
-WRITTEN_WORLDS = 64  # test worlds whose assessment is written out and read back
-MAX_NEW_TOKENS = 160
+WRITTEN_WORLDS = 64  # test worlds whose assessment is written out and read back where there is no GPU
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Prepared worlds of a data set as one run reads them, and where predictions are made."""
+    """Prepared worlds of a data set as one run reads them; `test` are those to be scored."""
 
     train: Store
     validation: Store
@@ -58,6 +59,7 @@ def evaluate_run(
     run_dir: Path | str,
     data_dir: Path | str,
     *,
+    split: str = "test",
     baselines: bool = True,
     trials: int = 1,
     device: str = "auto",
@@ -65,10 +67,12 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Calibrate a run on the validation split and score it, and its baselines, on the test split.
 
-    `RUN/evaluation.json` receives more than is returned: likelihoods, what permuting each modality costs, how often the
-    written assessment names the right state, and the paired differences to every baseline.
+    `RUN/evaluation.json` (of another split: `evaluation-SPLIT.json`) receives more than is returned: likelihoods,
+    reliability, what permuting each modality costs, how far the written assessments are right, how many worlds look
+    unlike the training's, and the paired differences to every baseline.
 
     Args:
+        split: the one to score, such as "ood-star" of a data set that has it.
         baselines: train isolated systems (into `RUN/baselines`, resumed and kept) and boosted trees; without, their
             entries are None. trials: tuning trials that each baseline gets (the run itself had one).
 
@@ -81,11 +85,11 @@ def evaluate_run(
     """
     run_dir, data_dir, console = Path(run_dir), Path(data_dir), console or Console(stderr=True)
     target = choose_device(device)
-    run, splits = load_run(run_dir, target), open_splits(run_dir, data_dir, target)
+    run, splits = load_run(run_dir, target), open_splits(run_dir, data_dir, target, split)
     calibration = calibrate(run, splits)
     calibration.save(run_dir / "calibration.json")
-    test = predict_all(run, splits.test, label="unified").labelled()
-    others = {}
+    everything = predict_all(run, splits.test, label="unified")
+    test, others = everything.labelled(), {}
     if baselines:
         others = baseline_probabilities(run.config, run_dir, data_dir, splits, trials=trials, console=console)
     scores = {name: score(probabilities, test) for name, probabilities in others.items()}
@@ -96,15 +100,21 @@ def evaluate_run(
         "gradient_boosting": scores.get("gradient_boosting"),
         "confusion": confusion(test.labels, test.predicted, len(WORLD_STATES)).tolist(),
     }
-    details = detailed(run, splits, calibration, test, others)
-    write_json(run_dir / "evaluation.json", {**report, "states": list(WORLD_STATES), **details})
+    limit = None if target.type == "cuda" else WRITTEN_WORLDS
+    details = {
+        **detailed(run, splits, calibration, test, others),
+        "language": language(run, splits.test, everything, limit=limit, label="writing assessments"),
+        "data": _identity(splits.test.worlds), "split": split, "states": list(WORLD_STATES),
+    }  # fmt: skip
+    name = "evaluation" if split == "test" else f"evaluation-{split}"
+    write_json(run_dir / f"{name}.json", {**report, **details})
     return report
 
 
-def open_splits(run_dir: Path, data_dir: Path, device: torch.device) -> Splits:
-    """All three splits as a run's tokenizer and statistics prepare them."""
+def open_splits(run_dir: Path, data_dir: Path, device: torch.device, split: str = "test") -> Splits:
+    """Training and validation worlds and those to be scored, as a run's tokenizer and statistics prepare them."""
     settings = read_run(run_dir)[0].training
-    return Splits(*(open_store(run_dir, data_dir, name, settings, device) for name in ("train", "validation", "test")))
+    return Splits(*(open_store(run_dir, data_dir, name, settings, device) for name in ("train", "validation", split)))
 
 
 def calibrate(run: LoadedRun, splits: Splits) -> Calibration:
@@ -174,7 +184,8 @@ def detailed(
         "conformal_coverage": float(sets[np.arange(len(sets)), test.labels].mean()),
         "conformal_size": float(sets.sum(axis=1).mean()),
         "permutation_cost": permutation_cost(run, splits.test, test),
-        "language": language(run, splits.test),
+        "reliability": reliability(probabilities, test.labels),
+        "outliers": outlier_rates(calibration, test),
         "difference": {
             name: paired_difference(test.labels, ours, other.argmax(axis=1)[None], test.groups).to_dict()
             for name, other in others.items()
@@ -192,43 +203,22 @@ def permutation_cost(run: LoadedRun, store: Store, test: Predictions) -> dict[st
     return costs
 
 
-def language(run: LoadedRun, store: Store, limit: int = WRITTEN_WORLDS) -> dict[str, float]:
-    """Write assessments of the first test worlds and read the state they name.
-
-    Returns:
-        `worlds` written, share that names the `right_state`, share that names one at all (`names_a_state`), and share
-        in which text and classifier agree (`agrees`).
-    """
-    settings = run.config.training
-    size = min(limit, len(store))
-    named: list[str | None] = []
-    truth, believed = [], []
-    run.system.eval()
-    for batch in sweep(store, size, batch_size=settings.batch_size, modalities=settings.modalities, assessments=False):
-        with torch.inference_mode(), autocast(store.device, settings.precision):
-            written = run.system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id)
-            believed += run.system(batch).state_logits.argmax(dim=-1).tolist()
-        named += [named_state(run.tokenizer.decode(tokens)) for tokens in written]
-        truth += batch.labels.tolist()
-    return {
-        "worlds": size,
-        "right_state": _share(n == WORLD_STATES[t] for n, t in zip(named, truth, strict=True) if t >= 0),
-        "names_a_state": _share(n is not None for n in named),
-        "agrees": _share(n == WORLD_STATES[b] for n, b in zip(named, believed, strict=True)),
-    }
+def outlier_rates(calibration: Calibration, test: Predictions) -> dict[str, float]:
+    """Share of the worlds that have a modality in which it is unlike the training's (1% of ordinary ones are)."""
+    rates = {}
+    for index, name in enumerate(MODALITIES):
+        shown = test.present[:, index]
+        if name in calibration.outliers and shown.any():
+            model = calibration.outliers[name]
+            rates[name] = float(
+                (model.distance(test.embeddings[name][shown].astype(np.float64)) > model.threshold).mean()
+            )
+    return rates
 
 
-def named_state(text: str) -> str | None:
-    """The world state that a text names first, hyphenated or not; None where it names none."""
-    plain = " ".join(text.lower().replace("-", " ").split())
-    found = {name: plain.find(name.replace("-", " ")) for name in WORLD_STATES}
-    named = [name for name, at in found.items() if at >= 0]
-    return min(named, key=lambda name: found[name]) if named else None
-
-
-def _share(flags: Any) -> float:
-    values = list(flags)
-    return float(np.mean(values)) if values else float("nan")
+def _identity(worlds: object) -> dict[str, Any] | None:
+    """What a data set on disk says it is."""
+    return worlds.manifest["identity"] if isinstance(worlds, WorldDataset) else None
 
 
 def train_and_calibrate(preset: str, overrides: Sequence[str], data_dir: Path, run_dir: Path, console: Console) -> None:
@@ -244,8 +234,11 @@ def train_and_calibrate(preset: str, overrides: Sequence[str], data_dir: Path, r
     leave_ranks()
     if not first:
         return
-    calibrate(load_run(run_dir, device), open_splits(run_dir, data_dir, device)).save(run_dir / "calibration.json")
     skipped = f", {progress.skipped} steps skipped as not finite" if progress.skipped else ""
+    if config.training.keep == 0:
+        console.print(f"{run_dir}: {progress.step} steps{skipped}; training.keep=0 kept no weights", highlight=False)
+        return
+    calibrate(load_run(run_dir, device), open_splits(run_dir, data_dir, device)).save(run_dir / "calibration.json")
     best = read_json(run_dir / "best.json")
     console.print(
         f"{run_dir}: {progress.step} steps{skipped}; best at step {best['step']} "
@@ -259,16 +252,18 @@ def evaluate_and_print(
     data_dir: Path,
     json_file: Path | None,
     *,
+    split: str,
     baselines: bool,
     trials: int,
     device: str,
     console: Console,
 ) -> None:
     """`evaluate_run`, its table on the console and its report in a file."""
-    report = evaluate_run(run_dir, data_dir, baselines=baselines, trials=trials, device=device, console=console)
+    options = {"split": split, "baselines": baselines, "trials": trials, "device": device}
+    report = evaluate_run(run_dir, data_dir, **options, console=console)
     if json_file is not None:
         write_json(json_file, report)
-    rows = Table("system", "macro accuracy [95%]", "calibration error", title="held-out worlds")
+    rows = Table("system", "macro accuracy [95%]", "calibration error", title=f"held-out worlds ({split})")
     entries = {"unified": report["unified"], **{f"{name} alone": entry for name, entry in report["single"].items()}}
     entries |= {"late fusion": report["isolated_late_fusion"], "boosted trees": report["gradient_boosting"]}
     for name, entry in entries.items():

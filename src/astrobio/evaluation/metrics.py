@@ -56,6 +56,20 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(labels))
 
 
+def reliability(
+    probabilities: Float[np.ndarray, "N C"], labels: Int[np.ndarray, "N"], bins: int = 10
+) -> list[dict[str, float]]:
+    """What a reliability diagram shows: mean confidence, accuracy and worlds of each confidence bin that holds any."""
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    where = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        {"confidence": float(confidence[inside].mean()), "accuracy": float(correct[inside].mean()),
+         "worlds": int(inside.sum())}
+        for inside in (where == k for k in range(bins)) if inside.any()
+    ]  # fmt: skip
+
+
 def area_under_roc(scores: Float[np.ndarray, "N"], positive: np.ndarray) -> float:
     """Probability that a positive scores above a negative, ties counting half; NaN where one side is empty."""
     from scipy.stats import rankdata

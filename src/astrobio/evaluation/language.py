@@ -1,0 +1,186 @@
+"""Do a system's words agree with the world? Assessments are read back and compared with what is true.
+
+Dimension letters: N worlds, G gases.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from astrobio.batch import INHABITED_STATES, PHYSICS_TARGETS, WORLD_STATES
+from astrobio.evaluation.predictions import Predictions
+from astrobio.training.checkpoint import LoadedRun
+from astrobio.training.feed import Row, Store, sweep
+from astrobio.training.step import autocast
+
+MAX_NEW_TOKENS = 160
+WRITTEN_AT_ONCE = 256  # worlds; each step of generation costs the same launches for one world or for many
+DECADE = 1.0  # a stated gas is right within one order of magnitude
+NEAREST = 0.5 + 1e-6  # and exact where no other power of ten lies nearer
+WARM = 15.0  # K; temperatures are stated in tens
+GASES = tuple(name.removeprefix("log10_") for name in PHYSICS_TARGETS if name.startswith("log10_"))
+STATED_GAS = re.compile(r"\b([A-Z][A-Za-z0-9]{1,3}) (\d(?:\.\d+)?e-?\d+)\b")
+STATED_TEMPERATURE = re.compile(r"[Ss]urface (?:near )?(\d+(?:\.\d+)?) K\b")
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What an assessment says.
+
+    Args:
+        state: the one it names first, or None. inhabited: its verdict, or None. temperature: K, or None.
+        gases: volume fractions by gas, of gases that the simulator knows.
+    """
+
+    state: str | None = None
+    inhabited: bool | None = None
+    gases: dict[str, float] = field(default_factory=dict)
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is so.
+
+    Args:
+        state: of the world, or None where unknown. temperature: K, or None.
+        gases: log10 of volume fractions. named: gases that a true assessment names.
+    """
+
+    state: str | None
+    gases: Mapping[str, float]
+    named: frozenset[str] = frozenset()
+    temperature: float | None = None
+
+
+def read_assessment(text: str) -> Stated:
+    """Read an assessment back; what it does not say is None or missing."""
+    gases = {
+        gas: float(number) for gas, number in reversed(STATED_GAS.findall(text)) if gas in GASES
+    }  # the first counts
+    temperature = STATED_TEMPERATURE.search(text)
+    return Stated(
+        named_state(text), _verdict(text), {gas: value for gas, value in gases.items() if value > 0},
+        None if temperature is None else float(temperature[1]),
+    )  # fmt: skip
+
+
+def named_state(text: str) -> str | None:
+    """The world state that a text names first, hyphenated or not; None where it names none."""
+    plain = " ".join(text.lower().replace("-", " ").split())
+    found = {name: plain.find(name.replace("-", " ")) for name in WORLD_STATES}
+    named = [name for name, at in found.items() if at >= 0]
+    return min(named, key=lambda name: found[name]) if named else None
+
+
+def _verdict(text: str) -> bool | None:
+    found = re.search(r"\b(not )?inhabited\b", text.lower())
+    return None if found is None else found[1] is None
+
+
+def score_assessments(stated: Sequence[Stated], truths: Sequence[Truth]) -> dict[str, Any]:
+    """Shares of worlds and of statements that are right.
+
+    Returns:
+        `worlds`; `right_state` and `right_verdict`, shares of the worlds whose state is known; `names_a_state`;
+        `gases_agree` and `gases_exact`, shares of all stated gases within one order of magnitude and nearest to the
+        stated power of ten; `gases_named`, share of the gases of true assessments that are stated;
+        `all_gases_agree`, share of the worlds in which gases are stated and all agree; `temperature_agrees`, share of
+        stated temperatures within 15 K; `by_gas` {gas: `stated`, `agree`}; `consistent`, share of texts whose
+        verdict fits the state they name. NaN where there is nothing to judge.
+    """
+    known = [(s, t) for s, t in zip(stated, truths, strict=True) if t.state is not None]
+    errors = [_gas_errors(s, t) for s, t in zip(stated, truths, strict=True)]
+    every = [error for each in errors for error in each.values()]
+    warm = [abs(s.temperature - t.temperature) <= WARM for s, t in zip(stated, truths, strict=True)
+            if s.temperature is not None and t.temperature is not None]  # fmt: skip
+    return {
+        "worlds": len(stated),
+        "right_state": share(s.state == t.state for s, t in known),
+        "right_verdict": share(s.inhabited == (t.state in INHABITED_STATES) for s, t in known),
+        "names_a_state": share(s.state is not None for s in stated),
+        "consistent": share(s.inhabited == (s.state in INHABITED_STATES) for s in stated if s.state is not None),
+        "gases_agree": share(error <= DECADE for error in every),
+        "gases_exact": share(error <= NEAREST for error in every),
+        "gases_named": share(gas in s.gases for s, t in zip(stated, truths, strict=True) for gas in t.named),
+        "all_gases_agree": share(bool(e) and max(e.values()) <= DECADE for e in errors),
+        "temperature_agrees": share(warm),
+        "by_gas": {gas: _of_gas(gas, errors) for gas in GASES},
+    }
+
+
+def _gas_errors(stated: Stated, truth: Truth) -> dict[str, float]:
+    """|log10 stated − log10 true| of every stated gas whose truth is known."""
+    return {gas: abs(math.log10(value) - truth.gases[gas]) for gas, value in stated.gases.items() if gas in truth.gases}
+
+
+def _of_gas(gas: str, errors: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    found = [each[gas] for each in errors if gas in each]
+    return {"stated": len(found), "agree": share(error <= DECADE for error in found)}
+
+
+def share(flags: Iterable[bool]) -> float:
+    """Share of true ones; NaN where there is none to judge."""
+    values = list(flags)
+    return float(np.mean(values)) if values else float("nan")
+
+
+def write_assessments(
+    run: LoadedRun, store: Store, *, limit: int | None = None, at_once: int = WRITTEN_AT_ONCE, label: str = ""
+) -> list[str]:
+    """Assessments of the first `limit` worlds of a split, in order, in the run's own precision.
+
+    Args:
+        at_once: worlds written side by side. label: name of the progress bar ("" hides it).
+    """
+    settings, size = run.config.training, len(store) if limit is None else min(limit, len(store))
+    texts: list[str] = []
+    run.system.eval()
+    batches = sweep(store, size, batch_size=at_once, modalities=settings.modalities, assessments=False)
+    for batch in track(batches, label, total=-(-size // at_once), disable=not label, transient=True):
+        with torch.inference_mode(), autocast(store.device, settings.precision):
+            written = run.system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id)
+        texts += [run.tokenizer.decode(tokens) for tokens in written]
+    return texts
+
+
+def truth_of(row: Row, run: LoadedRun) -> Truth:
+    """The truth of a prepared world, its gases from the normalised physics."""
+    batch = row.batch
+    values = (batch.physics[0] * batch.physics_std[0] + batch.physics_mean[0]).tolist()
+    known = {
+        name: value for name, value, k in zip(PHYSICS_TARGETS, values, batch.physics_mask[0].tolist(), strict=True) if k
+    }
+    label = int(batch.labels[0])
+    return Truth(
+        WORLD_STATES[label] if label >= 0 else None,
+        {name.removeprefix("log10_"): value for name, value in known.items() if name.startswith("log10_")},
+        frozenset(read_assessment(run.tokenizer.decode(row.target.tolist())).gases),
+        known.get("surface_temperature"),
+    )
+
+
+def language(
+    run: LoadedRun, store: Store, predictions: Predictions | None = None, *, limit: int | None = None, label: str = ""
+) -> dict[str, Any]:
+    """Write assessments of the first worlds and score them (`score_assessments`).
+
+    Args:
+        predictions: the run's own answers over the split, with which the words are compared: `agrees`, the share of
+            worlds in which text and classifier name the same state.
+    """
+    texts = write_assessments(run, store, limit=limit, label=label)
+    stated = [read_assessment(text) for text in texts]
+    found = score_assessments(stated, [truth_of(store[index], run) for index in range(len(texts))])
+    if predictions is not None:
+        believed = predictions.predicted[: len(texts)]
+        found["agrees"] = share(s.state == WORLD_STATES[b] for s, b in zip(stated, believed, strict=True))
+    return found | {"examples": texts[:3]}
