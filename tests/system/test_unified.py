@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from astrobio.batch import INHABITED_STATES, WORLD_STATES, Collator, MultiModalBatch, Sample
 from astrobio.losses import compute_multimodal_loss
 from astrobio.models.initialise import rule_of
-from astrobio.system import UnifiedMultiModalSystem, preset
+from astrobio.system import SystemConfig, UnifiedMultiModalSystem, preset
 
 
 @pytest.fixture
@@ -84,3 +85,20 @@ def test_bfloat16_weights_and_autocast_train_and_generate(
     assert loss.dtype == torch.float32 and torch.isfinite(loss)
     for name, parameter in system.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+def test_without_cross_attention_the_words_know_the_text_alone(
+    tiny_system: SystemConfig, batch: MultiModalBatch
+) -> None:
+    """The ablated system has no such layer; its words ignore the spectrum, its state does not."""
+    torch.manual_seed(0)
+    system = UnifiedMultiModalSystem(replace(tiny_system, cross_attention=False)).eval()
+    assert not any("bridges" in name for name, _ in system.named_parameters())
+    other = replace(batch, spectrum=batch.spectrum.flip(1))
+    with torch.no_grad():
+        first, second = system(batch), system(other)
+    assert torch.equal(first.token_nll, second.token_nll)
+    assert not torch.equal(first.state_logits, second.state_logits)
+    system.train()
+    compute_multimodal_loss(system(batch), batch).total.backward()
+    assert [name for name, parameter in system.named_parameters() if parameter.grad is None] == []

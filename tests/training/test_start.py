@@ -85,3 +85,18 @@ def test_what_does_not_fit_is_a_sentence(tiny_run: RunConfig, pretrained: Path, 
 def test_bad_settings_are_refused(overrides: list[str], message: str):
     with pytest.raises(InputError, match=message):
         run_config("mini", overrides)
+
+
+def test_a_pretrained_decoder_may_learn_more_slowly(tiny_run: RunConfig, pretrained: Path, tmp_path: Path):
+    def moved(factor: float) -> tuple[float, float]:
+        config = start(tiny_run, pretrained, steps=1, warmup_steps=1, decoder_lr_factor=factor, weight_decay=0.0)
+        train(config, "anywhere", tmp_path / f"run-{factor}", console=Console(quiet=True))
+        run = load_run(tmp_path / f"run-{factor}")
+        torch.manual_seed(7)
+        first = llama_tensors(UnifiedMultiModalSystem(tiny_run.system).decoder)
+        now = llama_tensors(run.system.decoder)
+        decoder = max(float((now[name] - value).abs().max()) for name, value in first.items())
+        return decoder, float(run.system.decoder.bridges["1"].get_parameter("attention_gate").detach().abs())
+
+    (whole, gate), (slow, same_gate) = moved(1.0), moved(0.1)
+    assert slow == pytest.approx(0.1 * whole, rel=0.02) and same_gate == pytest.approx(gate, rel=0.02) and gate > 0

@@ -17,8 +17,8 @@ from rich.progress import track
 from rich.table import Table
 
 from astrobio.batch import INHABITED_STATES, MODALITIES, WORLD_STATES, Sample
-from astrobio.dataset.reader import WorldDataset
-from astrobio.dataset.splits import SPLITS
+from astrobio.dataset.holdout import PREFIX, HoldOuts
+from astrobio.dataset.reader import WorldDataset, read_manifest, split_names
 from astrobio.evaluation.features import FeatureExtractor
 from astrobio.evaluation.metrics import Interval, area_under_roc, macro_accuracy_interval
 
@@ -26,6 +26,7 @@ ROUNDS = 100  # of boosting: enough for a leak, which is easy to find
 DRAWS = 500  # resamplings of the interval of an area under the curve
 PRIOR = 1.0 / len(WORLD_STATES)
 LIVING = [WORLD_STATES.index(name) for name in INHABITED_STATES]
+OXYGENATED = WORLD_STATES.index("lifeless-oxygenated")
 UNFIT = ("path",)  # of the truth: names the state's own history
 FITTED = 512  # training worlds in which words, units and guilds are looked for
 
@@ -49,6 +50,7 @@ class Seen:
     keys: dict[str, Any]
     views: dict[str, Float[np.ndarray, "F"]]
     truth: dict[str, float]
+    held: frozenset[str] = frozenset()  # of the kinds of `HoldOuts`, those that the world has
 
 
 def audit(root: Path) -> list[Finding]:
@@ -57,17 +59,18 @@ def audit(root: Path) -> list[Finding]:
     Raises:
         InputError: no finished data set.
     """
-    splits = {name: WorldDataset(root, name) for name in SPLITS}
+    splits = {name: WorldDataset(root, name) for name in split_names(root)}
+    hold_outs = HoldOuts(**read_manifest(root)["identity"].get("hold_out", {}))
     training = splits["train"]
     extract = FeatureExtractor.fit(training[i] for i in range(min(FITTED, len(training))))
-    seen = {
-        name: [_see(worlds[i], extract) for i in track(range(len(worlds)), f"reading {name}", transient=True)]
-        for name, worlds in splits.items()
-    }
-    return [*_shared(seen), *_trees(seen)]
+    seen: dict[str, list[Seen]] = {}
+    for name, worlds in splits.items():
+        places = track(range(len(worlds)), f"reading {name}", transient=True)
+        seen[name] = [_see(worlds[i], extract, hold_outs) for i in places]
+    return [*_shared(seen), *_held_out(seen), *_trees(seen)]
 
 
-def _see(sample: Sample, extract: FeatureExtractor) -> Seen:
+def _see(sample: Sample, extract: FeatureExtractor, hold_outs: HoldOuts) -> Seen:
     keys = {
         "host stars in two splits": sample.provenance["star"],
         "climate draws in two splits": sample.provenance["climate_seed"],
@@ -78,7 +81,8 @@ def _see(sample: Sample, extract: FeatureExtractor) -> Seen:
     }
     views = {name: extract(_only(sample, name)) for name in MODALITIES} | {"metadata": _metadata(sample)}
     label = WORLD_STATES.index(str(sample.state))
-    return Seen(label, sample.provenance["star"], keys, views, _truth(sample))
+    held = hold_outs.held(sample.provenance)
+    return Seen(label, sample.provenance["star"], keys, views, _truth(sample), held)
 
 
 def report(findings: list[Finding]) -> Table:
@@ -97,6 +101,18 @@ def _shared(seen: Mapping[str, list[Seen]]) -> list[Finding]:
         found = [{world.keys[check] for world in group} - {None} for group in seen.values()]
         twice = sum(len(one & other) for i, one in enumerate(found) for other in found[:i])
         findings.append(Finding(check, str(twice), "0", twice == 0))
+    return findings
+
+
+def _held_out(seen: Mapping[str, list[Seen]]) -> list[Finding]:
+    """What a split out of distribution is named after is in all its worlds (path: those of its state) and no other."""
+    findings = []
+    for split in (name for name in seen if name.startswith(PREFIX)):
+        kind = split.removeprefix(PREFIX)
+        inside = [kind in world.held for world in seen[split] if kind != "path" or world.label == OXYGENATED]
+        astray = sum(kind in world.held for name, group in seen.items() if name != split for world in group)
+        found = f"{astray}; {inside.count(False)} of {len(inside)} of its own lack it"
+        findings.append(Finding(f"{split} in other splits", found, "0; 0", astray == 0 and all(inside)))
     return findings
 
 
@@ -177,6 +193,8 @@ def _boost(
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     measured = np.isfinite(train).any(axis=0)
+    if not measured.any():  # the data set lacks the modality
+        return np.full((len(test), len(WORLD_STATES)), PRIOR)
     model = HistGradientBoostingClassifier(max_iter=ROUNDS, random_state=0)
     found = model.fit(train[:, measured], labels).predict_proba(test[:, measured])
     out = np.zeros((len(test), len(WORLD_STATES)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
 from astrobio.batch import MODALITIES, WORLD_STATES
 from astrobio.errors import InputError
@@ -156,6 +156,32 @@ def fit_temperature(logits: Float[np.ndarray, "N C"], labels: Int[np.ndarray, "N
 
     bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))  # pyright: ignore
+
+
+def fit_expert_scales(found: Predictions) -> Float[np.ndarray, "5"]:
+    """Factors on the joint logits and on each modality's expert, of least negative log-likelihood.
+
+    An expert that learned its training worlds by heart is too sure of new ones, and each by another factor. The fit is
+    convex: a logistic regression with five weights, none negative.
+    """
+    parts, labels = expert_parts(found), found.labels  # [N, 5, C]
+    rows = np.arange(len(labels))
+
+    def loss(scales: np.ndarray) -> tuple[float, np.ndarray]:
+        logs = log_softmax(np.einsum("nkc,k->nc", parts, scales))
+        wrong = np.exp(logs)
+        wrong[rows, labels] -= 1.0
+        return -float(logs[rows, labels].mean()), np.einsum("nkc,nc->k", parts, wrong) / len(labels)
+
+    start = np.full(parts.shape[1], 1.0 / fit_temperature(found.logits, labels))
+    return minimize(loss, start, jac=True, bounds=[(0.0, None)] * len(start), method="L-BFGS-B").x
+
+
+def expert_parts(found: Predictions) -> Float[np.ndarray, "N 5 C"]:
+    """The logits' summands: what only the joint reading adds, then each modality's expert."""
+    assert found.unimodal is not None
+    joint = found.logits - found.unimodal.sum(axis=1)
+    return np.concatenate([joint[:, None], found.unimodal], axis=1)
 
 
 def conformal_thresholds(

@@ -29,6 +29,7 @@ class Predictions:
         labels: [N] index into `WORLD_STATES`, −100 unknown.
         logits: [N, C]. present: [N, 4] what the system was shown.
         embeddings: modality → [N, D] (meaningless where not present).
+        unimodal: [N, 4, C] what each modality's expert adds to `logits`; None where not asked for.
     """
 
     world_ids: tuple[str, ...]
@@ -37,6 +38,7 @@ class Predictions:
     logits: Float[np.ndarray, "N C"]
     present: np.ndarray
     embeddings: dict[str, Float[np.ndarray, "N D"]]
+    unimodal: Float[np.ndarray, "N 4 C"] | None = None
 
     def probabilities(self, temperature: float = 1.0) -> Float[np.ndarray, "N C"]:
         """Softmax of the logits divided by `temperature`."""
@@ -54,6 +56,7 @@ class Predictions:
             tuple(name for name, k in zip(self.world_ids, known, strict=True) if k),
             self.groups[known], self.labels[known], self.logits[known], self.present[known],
             {name: values[known] for name, values in self.embeddings.items()},
+            None if self.unimodal is None else self.unimodal[known],
         )  # fmt: skip
 
 
@@ -84,12 +87,14 @@ def predict(
     size = len(store) if limit is None else min(limit, len(store))
     system.eval()
     found: list[tuple[MultiModalBatch, Tensor, dict[str, Tensor]]] = []
+    unimodal: list[Tensor] = []
     batches = sweep(store, size, batch_size=batch_size, modalities=modalities, permute=permute)
     for batch in track(batches, label, total=-(-size // batch_size), disable=not label, transient=True):
         with torch.inference_mode(), autocast(store.device, precision):
             outputs = system(batch)
         embeddings = {name: value.float().cpu() for name, value in outputs.embeddings.items()}
         found.append((batch, outputs.state_logits.float().cpu(), embeddings))
+        unimodal.append(outputs.unimodal_logits.float().cpu())
     return Predictions(
         world_ids=tuple(name for batch, _, _ in found for name in batch.world_ids),
         groups=np.array([store[index].group for index in range(size)]),
@@ -97,4 +102,5 @@ def predict(
         logits=torch.cat([logits for _, logits, _ in found]).numpy().astype(np.float64),
         present=torch.cat([batch.present for batch, _, _ in found]).cpu().numpy(),
         embeddings={name: torch.cat([e[name] for _, _, e in found]).numpy() for name in found[0][2]},
+        unimodal=torch.cat(unimodal).numpy().astype(np.float64),
     )

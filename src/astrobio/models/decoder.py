@@ -108,13 +108,16 @@ class _Body(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decoder-only language model; sequences are padded on the right, so that causality alone hides padding."""
+    """Decoder-only language model; sequences are padded on the right, so that causality alone hides padding.
 
-    def __init__(self, config: DecoderConfig) -> None:
+    Without `bridged` it has no cross-attention and reads nothing but text.
+    """
+
+    def __init__(self, config: DecoderConfig, *, bridged: bool = True) -> None:
         super().__init__()
         self.config = config
         self.model = _Body(config)
-        self.bridges = nn.ModuleDict({str(index): Bridge(config) for index in config.bridged_layers})
+        self.bridges = nn.ModuleDict({str(i): Bridge(config) for i in config.bridged_layers if bridged})
         self.lm_head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
 
     @property
@@ -139,9 +142,9 @@ class Decoder(nn.Module):
         rotary = (cosines.to(x.dtype), sines.to(x.dtype))
         text_only = x
         for index, layer in enumerate(self.model.layers):
+            if index == self.config.bridge_every - 1:
+                text_only = x
             if str(index) in self.bridges and context is not None:
-                if index == self.config.bridge_every - 1:
-                    text_only = x
                 x = self.bridges[str(index)](x, context, visible)
             x = layer(x, rotary, None if caches is None else caches[index], positions)
         return DecoderOutputs(hidden=self.model.norm(x), text_only=text_only)

@@ -20,6 +20,7 @@ T = TypeVar("T")
 class SystemConfig:
     """Shapes of all parts. `token_width` is the common width of the tokens that modalities exchange.
 
+    Without `cross_attention` the decoder has no gated cross-attention: its words know the text alone (an ablation).
     The decoder's and the fusion's `context_width` must equal it, and the fusion's `text_width` the decoder's width.
     """
 
@@ -29,6 +30,7 @@ class SystemConfig:
     spectrum_encoder: SpectrumEncoderConfig
     fusion: FusionConfig
     token_width: int
+    cross_attention: bool = True
 
     def __post_init__(self) -> None:
         pairs = {

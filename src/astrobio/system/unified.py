@@ -34,7 +34,7 @@ class UnifiedMultiModalSystem(nn.Module):
         self.spectrum_encoder = SpectrumEncoder(config.spectrum_encoder)
         self.climate_cnn = ClimateCNN(config.climate_cnn)
         self.metabolic_vae = MetabolicVAE(config.metabolic_vae)
-        self.decoder = Decoder(config.decoder)
+        self.decoder = Decoder(config.decoder, bridged=config.cross_attention)
         self.fusion = Fusion(config.fusion)
         widths = {
             "text": config.decoder.width,

@@ -32,16 +32,22 @@ class TrainingConfig:
         steps: optimizer steps. batch_size: worlds in a micro-batch. accumulation: micro-batches in a step.
         lr: peak learning rate, reached after `warmup_steps` and then lowered by a cosine to `lr × min_lr_ratio`.
         betas, eps, weight_decay: AdamW's; decay acts on matrices only. clip: bound on the global gradient norm.
-        precision: "auto" is bf16 autocast on a GPU and fp32 on a CPU. device: "auto", "cpu", "cuda", "cuda:1" …
+        precision: "auto" is bf16 autocast on a GPU and fp32 on a CPU; weights kept in bf16 (`execution.weights`) are
+            computed with as they are. device: "auto", "cpu", "cuda", "cuda:1" …
         modality_dropout: probability of hiding each present modality of a world; at least one always stays.
         modalities: those the run may see; a subset trains a system in isolation.
         max_length: text tokens of a world.
         decoder: folder of a Hugging Face Llama checkpoint with its tokenizer.json, from which decoder and tokenizer
-            start; none starts both from nothing. frozen: parts that keep their first weights.
+            start; none starts both from nothing. decoder_lr_factor: on the learning rate of the decoder's own
+            weights, so that pretrained ones change less than the bridges and the rest.
+        frozen: parts that keep their first weights.
         seed: of weights, order and dropout.
         log_every, checkpoint_every, gradient_norms_every: in steps (0 switches off the last).
-        validate_every: in steps; 0 is once an epoch. select: the validation loss that chooses the best weights.
-        keep: number of checkpoints kept. max_bad_steps: non-finite steps in a row after which training stops.
+        validate_every: in steps; 0 is once an epoch, none is never. select: the validation loss that chooses the best
+            weights.
+        keep: number of checkpoints kept; 0 writes no weights at all, neither those nor the best: a trial of whether a
+            run works, without tens of gigabytes on disk.
+        max_bad_steps: non-finite steps in a row after which training stops.
         cache: where prepared worlds are kept: "auto" is the fastest place with room. workers: loader processes,
             which prepare all worlds at the start, or where nothing is kept, each batch; 0 does it as worlds are met.
     """
@@ -62,12 +68,13 @@ class TrainingConfig:
     modalities: tuple[str, ...] = MODALITIES
     max_length: int = 512
     decoder: str | None = None
+    decoder_lr_factor: float = 1.0
     frozen: tuple[str, ...] = ()
     seed: int = 0
     log_every: int = 10
     checkpoint_every: int = 200
     gradient_norms_every: int = 500
-    validate_every: int = 0
+    validate_every: int | None = 0
     select: Selection = "classification"
     keep: int = 2
     max_bad_steps: int = 10
@@ -75,9 +82,13 @@ class TrainingConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every", "keep", "max_bad_steps"):
+        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"training.{name}: expected at least 1, found {getattr(self, name)}")
+        if self.keep < 0 or (self.validate_every or 0) < 0:
+            raise InputError(
+                f"training.keep, training.validate_every: expected 0 or more, found {self.keep}, {self.validate_every}"
+            )
         if not 0.0 <= self.modality_dropout < 1.0:
             raise InputError(f"training.modality_dropout: expected 0 ≤ p < 1, found {self.modality_dropout}")
         unknown = [name for name in self.modalities if name not in MODALITIES]
@@ -88,8 +99,9 @@ class TrainingConfig:
         strange = [name for name in self.frozen if name not in PARTS]
         if strange:
             raise InputError(f"training.frozen: expected some of {', '.join(PARTS)}, found {', '.join(strange)}")
-        if self.lr <= 0.0:
-            raise InputError(f"training.lr: expected a positive rate, found {self.lr}")
+        for name in ("lr", "decoder_lr_factor"):
+            if getattr(self, name) <= 0.0:
+                raise InputError(f"training.{name}: expected a positive number, found {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,12 @@ class RunConfig:
                 "training.accumulation: expected 1 with execution.gradients=backward, which keeps nothing to add to, "
                 f"found {self.training.accumulation}"
             )
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of a training step: weights kept in bf16 need no autocast, which would only copy."""
+        plain = self.execution.weights == "bf16" and self.training.precision == "auto"
+        return "fp32" if plain else self.training.precision
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

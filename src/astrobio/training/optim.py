@@ -22,10 +22,12 @@ def build_optimizer(
         device: where `adamw8bit` computes, if weights live in host memory.
     """
     named = [(name, p) for name, p in system.named_parameters() if p.requires_grad]
+    factors = {name: config.decoder_lr_factor if _is_decoder(name) else 1.0 for name, _ in named}
     groups = [
-        {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
-    ]
+        {"params": [p for name, p in named if factors[name] == factor and (p.ndim >= 2) == matrix],
+         "weight_decay": config.weight_decay * matrix, "lr": config.lr * factor, "lr_factor": factor}
+        for factor in sorted(set(factors.values()) | {1.0}) for matrix in (True, False)
+    ]  # fmt: skip
     if kind == "adamw8bit":
         return AdamW8bit(groups, lr=config.lr, betas=config.betas, eps=config.eps, seed=config.seed, device=device)
     fused = bool(named) and all(p.is_cuda for _, p in named)
@@ -43,9 +45,14 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the rate `rate`."""
+    """Give every parameter group the rate `rate` times its own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_factor", 1.0)
+
+
+def _is_decoder(name: str) -> bool:
+    """Whether a parameter is the decoder's own, as a pretrained one has it, and not of its bridges."""
+    return name.startswith("decoder.") and not name.startswith("decoder.bridges.")
 
 
 def clip_gradients(system: nn.Module, limit: float) -> torch.Tensor:
