@@ -82,7 +82,9 @@ def simulate(
     piece: Annotated[list[str] | None, typer.Option(help="worlds, spectra, climate [all]; a later call adds")] = None,
     organisms: Annotated[Path | None, typer.Option(help="organisms.npz of another data set [the default 24]")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Dask cluster to work on, such as tcp://host:8786")] = None,
-    hold_out: Annotated[list[str] | None, typer.Option(help="all, gcm, star, noise, path, [=VALUE]: more splits")] = None,
+    hold_out: Annotated[
+        list[str] | None, typer.Option(help="gcm, star, noise, path[=VALUE] or all: own splits")
+    ] = None,
 ) -> None:
     """Simulate worlds from star to photons: climate, spectrum, candidate metabolism, texts."""
     from astrobio.dataset.build import describe, settings_of, simulate_to

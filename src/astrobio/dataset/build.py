@@ -7,8 +7,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,17 @@ from astrobio import __version__
 from astrobio.batch import ClimateCube, Sample
 from astrobio.dataset import splits, store
 from astrobio.dataset.cluster import map_shards
+from astrobio.dataset.holdout import HoldOuts
 from astrobio.dataset.store import PIECES, Piece, piece_path
 from astrobio.errors import InputError
 from astrobio.formats.graphs import load_graphs, save_graphs
 from astrobio.worlds.biosphere import Organism, load_organisms
 from astrobio.worlds.climate import simulate_climate
 from astrobio.worlds.instrument import named_depth
-from astrobio.worlds.scenario import Pools
+from astrobio.worlds.scenario import GCMS, Pools
 from astrobio.worlds.simulate import SimulationSettings, draw_world, package_versions, simulate_world, world_id
-from astrobio.worlds.stars import Star
 
 SHARD = 32  # worlds a piece: a few seconds of work, a dozen MB of climate
-GCMS = ("um", "exocam", "exoplasim")  # that the climate emulator imitates
 FORMAT = 1  # of the folder; raised when an older reader could not read it
 SOURCES = {  # what the default worlds are made of, and under which licence
     "climate": "CLERO emulator weights (MIT)",
@@ -43,19 +42,39 @@ SOURCES = {  # what the default worlds are made of, and under which licence
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides the bits of a data set."""
+    """All that decides the bits of a data set; `worlds` counts those in distribution."""
 
     worlds: int
     seed: int
     settings: SimulationSettings
     metabolism: bool = True
+    hold_outs: HoldOuts = field(default_factory=HoldOuts)
+
+    def __post_init__(self) -> None:
+        assert self.blocks  # refuses too few worlds
+
+    @cached_property
+    def blocks(self) -> list[str]:
+        """Split of each block of six indices."""
+        return splits.split_of_blocks(self.worlds, self.seed, self.hold_outs)
+
+    @property
+    def total(self) -> int:
+        """Worlds of all splits."""
+        return self.worlds + splits.BLOCK * sum(split not in splits.SPLITS for split in self.blocks)
 
     @property
     def shards(self) -> int:
-        return -(-self.worlds // SHARD)
+        return -(-self.total // SHARD)
 
-    def indices(self, shard: int) -> range:
-        return range(shard * SHARD, min((shard + 1) * SHARD, self.worlds))
+    def indices(self, shard: int) -> list[int]:
+        """World indices of a shard; those out of distribution begin with a block of their own."""
+        gap = -self.worlds % splits.BLOCK
+        places = range(shard * SHARD, min((shard + 1) * SHARD, self.total))
+        return [place if place < self.worlds else place + gap for place in places]
+
+    def split(self, index: int) -> str:
+        return self.blocks[index // splits.BLOCK]
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,7 @@ def build_dataset(
     metabolism: bool = True,
     organisms: Path | None = None,
     scheduler: str | None = None,
+    hold_outs: HoldOuts | None = None,
     quiet: bool = False,
 ) -> BuildSummary:
     """Simulate worlds into `out`, or finish what an interrupted build left there.
@@ -92,12 +112,13 @@ def build_dataset(
         metabolism: whether worlds carry a candidate metabolism.
         organisms: an organism library (`organisms.npz` of another data set); None takes the default organisms.
         scheduler: address of a Dask cluster that does the work (see `astrobio.dataset.cluster`).
+        hold_outs: what to keep from training; each makes a further split, beyond `worlds`.
 
     Raises:
         InputError: `out` holds something else, or another build, or the cluster can't be used.
     """
-    root, plan = Path(out).absolute(), Plan(worlds, seed, settings or SimulationSettings(), metabolism)
-    kinds = splits.split_of_blocks(worlds, seed)
+    root = Path(out).absolute()
+    plan = Plan(worlds, seed, settings or SimulationSettings(), metabolism, hold_outs or HoldOuts())
     identity = _identity(plan)
     _claim(root, identity)
     started = time.perf_counter()
@@ -108,7 +129,7 @@ def build_dataset(
     if todo:
         _run(root, plan, todo, workers or os.cpu_count() or 1, scheduler, quiet)
     how = splits.organism_pools(library, seed)[1] if library else {}
-    return _finish(root, plan, identity, modalities, kinds, how, made, time.perf_counter() - started)
+    return _finish(root, plan, identity, modalities, how, made, time.perf_counter() - started)
 
 
 def simulate_to(
@@ -120,6 +141,7 @@ def simulate_to(
     pieces: Sequence[str] | None = None,
     organisms: Path | None = None,
     scheduler: str | None = None,
+    hold_out: Sequence[str] | None = None,
 ) -> BuildSummary:
     """`build_dataset` with a command line's plain values, checked.
 
@@ -131,12 +153,14 @@ def simulate_to(
         raise InputError(f"--piece: expected some of {PIECES}, found {unknown}")
     if workers is not None and workers < 1:
         raise InputError(f"--workers: expected at least 1, found {workers}")
-    if settings.gcm not in GCMS:
-        raise InputError(f"--gcm: expected one of {GCMS}, found {settings.gcm!r}")
+    named = settings.gcm.split("+")
+    if not set(named) <= set(GCMS) or len(set(named)) < len(named):
+        raise InputError(f"--gcm: expected one of {GCMS}, or several such as um+exocam, found {settings.gcm!r}")
     chosen = tuple(piece for piece in PIECES if not pieces or piece in pieces)
     return build_dataset(
-        out, worlds, seed, workers, settings=settings, modalities=chosen, organisms=organisms, scheduler=scheduler
-    )
+        out, worlds, seed, workers, settings=settings, modalities=chosen, organisms=organisms, scheduler=scheduler,
+        hold_outs=HoldOuts.parse(hold_out or (), settings),
+    )  # fmt: skip
 
 
 def settings_of(depth: str | None, transits: int | None, floor: bool | None, **others: Any) -> SimulationSettings:
@@ -155,10 +179,11 @@ def settings_of(depth: str | None, transits: int | None, floor: bool | None, **o
 
 def _identity(plan: Plan) -> dict[str, Any]:
     """What must agree for a build to be resumed."""
+    held_out = plan.hold_outs.to_dict()
     return {
         "format": FORMAT, "version": __version__, "worlds": plan.worlds, "seed": plan.seed, "shard": SHARD,
         "settings": asdict(plan.settings) | {"device": "any"}, "metabolism": plan.metabolism,
-        "packages": package_versions(),
+        "packages": package_versions(), **({"hold_out": held_out} if held_out else {}),
     }  # fmt: skip
 
 
@@ -249,12 +274,16 @@ def _run(
 
 
 @lru_cache(maxsize=2)
-def _pools(root: Path, plan: Plan) -> dict[str, tuple[list[Organism], tuple[Star, ...]]]:
-    """Organisms and hosts of each split, read once a process."""
-    hosts = splits.host_pools(plan.worlds, plan.seed)
+def _pools(root: Path, plan: Plan) -> dict[str, tuple[list[Organism], Pools, SimulationSettings]]:
+    """Organisms, hosts and settings of each split, read once a process."""
     organisms = _read_organisms(root / "organisms.npz") if plan.metabolism else []
     chosen = splits.organism_pools(organisms, plan.seed)[0] if organisms else dict.fromkeys(splits.SPLITS, ())
-    return {split: ([organisms[i] for i in chosen[split]], hosts[split]) for split in splits.SPLITS}
+    found = {}
+    for split, hosts in splits.host_pools(plan.worlds, plan.seed, plan.hold_outs).items():
+        own = [organisms[i] for i in chosen[split if split in chosen else "test"]]
+        pools = Pools(hosts, plan.hold_outs.excluded(split))
+        found[split] = own, pools, plan.hold_outs.settings(split, plan.settings)
+    return found
 
 
 def _make_shard(root: Path, plan: Plan, shard: int, missing: Sequence[Piece]) -> list[dict[str, Any]]:
@@ -274,12 +303,11 @@ def _make_shard(root: Path, plan: Plan, shard: int, missing: Sequence[Piece]) ->
 
 
 def _simulate(root: Path, plan: Plan, shard: int) -> tuple[list[Sample], list[dict[str, Any]]]:
-    kinds, pools = splits.split_of_blocks(plan.worlds, plan.seed), _pools(root, plan)
     samples, records = [], []
     for index in plan.indices(shard):
-        split = kinds[index // splits.BLOCK]
-        organisms, hosts = pools[split]
-        sample = simulate_world(index, plan.seed, organisms, Pools(hosts), plan.settings)
+        split = plan.split(index)
+        organisms, pools, settings = _pools(root, plan)[split]
+        sample = simulate_world(index, plan.seed, organisms, pools, settings)
         names = {id(organism.graph): organism.name for organism in organisms}
         records.append(store.record_of(sample, split, names.get(id(sample.metabolism))))
         samples.append(sample)
@@ -288,12 +316,11 @@ def _simulate(root: Path, plan: Plan, shard: int) -> tuple[list[Sample], list[di
 
 def _climates(root: Path, plan: Plan, shard: int) -> list[ClimateCube]:
     """Only the climates of a shard whose worlds were made before, perhaps on another machine."""
-    kinds, pools = splits.split_of_blocks(plan.worlds, plan.seed), _pools(root, plan)
     lines = piece_path(root, "worlds", shard).read_text(encoding="utf-8").splitlines()
     scenarios = []
     for index, line in zip(plan.indices(shard), lines, strict=True):
-        organisms, hosts = pools[kinds[index // splits.BLOCK]]
-        scenario, _ = draw_world(index, plan.seed, organisms, Pools(hosts), plan.settings)
+        organisms, pools, settings = _pools(root, plan)[plan.split(index)]
+        scenario, _ = draw_world(index, plan.seed, organisms, pools, settings)
         known = json.loads(line)["provenance"]
         if known["climate_seed"] != scenario.climate_seed:
             raise InputError(
@@ -309,7 +336,6 @@ def _finish(
     plan: Plan,
     identity: dict[str, Any],
     modalities: Sequence[Piece],
-    kinds: list[str],
     how: dict[str, str],
     made: int,
     seconds: float,
@@ -322,16 +348,19 @@ def _finish(
     for shard in range(plan.shards):
         for line in piece_path(root, "worlds", shard).read_text(encoding="utf-8").splitlines():
             states[json.loads(line)["state"]] += 1
-    counts = Counter(kinds[index // splits.BLOCK] for index in range(plan.worlds))
-    sizes = {p: sum(store.size_of(piece_path(root, p, s)) for s in range(plan.shards)) / plan.worlds for p in present}
+    counts = Counter(plan.split(index) for shard in range(plan.shards) for index in plan.indices(shard))
+    sizes = {p: sum(store.size_of(piece_path(root, p, s)) for s in range(plan.shards)) / plan.total for p in present}
+    rules = {"hosts": "no star in two splits", "climate": "own draws for every world", "organisms": how}
+    if plan.hold_outs.splits:
+        rules["hold_out"] = plan.hold_outs.rules()
     store.write_json(root / "manifest.json", {
         "complete": "worlds" in present, "modalities": present, "shards": plan.shards, "identity": identity,
         "pieces": dict(sorted(hashes.items())), "states": dict(states), "splits": dict(counts), "licences": SOURCES,
         "bytes_per_world": sizes,
-        "split_rule": {"hosts": "no star in two splits", "climate": "own draws for every world", "organisms": how},
+        "split_rule": rules,
         "priors": "astrobio.worlds.scenario, atmosphere, stars and instrument of the version above",
     })  # fmt: skip
-    return BuildSummary(root, plan.worlds, made, seconds, dict(states), dict(counts), sizes)
+    return BuildSummary(root, plan.total, made, seconds, dict(states), dict(counts), sizes)
 
 
 def describe(summary: BuildSummary) -> Table:

@@ -17,7 +17,7 @@ from astrobio.dataset.reader import read_manifest
 RECORDS = "world-records"
 FIELDS = {  # column of worlds/*.jsonl → (type, what it is)
     "world_id": ("TEXT", "identifier; names seed and index"),
-    "split": ("TEXT", "train, validation or test; no host star is in two"),
+    "split": ("TEXT", "train, validation, test or one out of distribution; no host star is in two"),
     "state": ("TEXT", "true state of the world, the label: it comes from the scenario that generated the world"),
     "context": ("TEXT", "observing record: what is known before the spectrum is read"),
     "assessment": ("TEXT", "the language target: state, verdict, gases, temperature and reason"),
@@ -46,7 +46,8 @@ def metadata(root: Path) -> Any:
     import mlcroissant as mlc
 
     manifest = read_manifest(root)
-    identity = manifest["identity"]
+    identity, worlds = manifest["identity"], sum(manifest["splits"].values())
+    apart = "".join(f" {split}: {what}." for split, what in manifest["split_rule"].get("hold_out", {}).items())
     fields = [
         mlc.Field(
             id=f"worlds/{name}", name=name, description=text, data_types=[getattr(mlc.DataType, kind)],
@@ -61,11 +62,11 @@ def metadata(root: Path) -> Any:
     ]
     when = datetime.fromtimestamp((root / "manifest.json").stat().st_mtime, UTC)
     return mlc.Metadata(
-        name=f"astrobio worlds, {identity['worlds']} of seed {identity['seed']}",
+        name=f"astrobio worlds, {worlds} of seed {identity['seed']}",
         description=(
-            f"{identity['worlds']} simulated worlds in six states: observing records, spectra, climates and candidate "
+            f"{worlds} simulated worlds in six states: observing records, spectra, climates and candidate "
             "metabolisms, each with the truth that generated it. Hashes of all pieces, priors and versions: "
-            "manifest.json. What it is good for and what not: DATASHEET.md."
+            f"manifest.json. What it is good for and what not: DATASHEET.md.{apart}"
         ),
         version=__version__, date_published=when, license=licences(root),
         cite_as=f"astrobio {__version__}, simulated worlds, seed {identity['seed']}", distribution=files,

@@ -71,15 +71,16 @@ def facts(root: Path) -> dict[str, Any]:
     manifest = read_manifest(root)
     identity, rule = manifest["identity"], manifest["split_rule"]
     organisms = [f"- {guild}: {how}" for guild, how in sorted(rule["organisms"].items())]
+    apart = [f"- {split}: {what}; otherwise like test" for split, what in rule.get("hold_out", {}).items()]
     return {
-        "worlds": identity["worlds"], "seed": identity["seed"], "version": identity["version"],
+        "worlds": sum(manifest["splits"].values()), "seed": identity["seed"], "version": identity["version"],
         "splits": _counts(manifest["splits"]), "states": _counts(manifest["states"]),
         "pieces": ", ".join(manifest["modalities"]),
         "sizes": ", ".join(f"{name} {size:,.0f}" for name, size in manifest["bytes_per_world"].items()),
         "observation": ", ".join(f"{name} {value}" for name, value in identity["settings"].items() if name != "device"),
         "priors": manifest["priors"],
         "packages": ", ".join(f"{name} {version}" for name, version in identity["packages"].items()),
-        "rules": "\n".join([f"- hosts: {rule['hosts']}", f"- climates: {rule['climate']}", *organisms]),
+        "rules": "\n".join([f"- hosts: {rule['hosts']}", f"- climates: {rule['climate']}", *organisms, *apart]),
         "licences": "\n".join(f"- {line}" for line in licences(root)),
     }  # fmt: skip
 

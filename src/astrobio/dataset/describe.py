@@ -17,8 +17,7 @@ from rich.table import Table
 from astrobio.batch import WORLD_STATES, Sample
 from astrobio.dataset.croissant import write_croissant
 from astrobio.dataset.datasheet import facts, write_datasheet
-from astrobio.dataset.reader import WorldDataset
-from astrobio.dataset.splits import SPLITS
+from astrobio.dataset.reader import WorldDataset, split_names
 
 DRAWN = 600  # worlds that the picture is made of, evenly spaced
 COLOURS = ("#9d0208", "#4a5568", "#f48c06", "#7b2cbf", "#2a9d8f", "#2d6a4f")  # of the states, in their order
@@ -48,7 +47,7 @@ def draw(root: Path, path: Path) -> Path:
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    splits = {name: WorldDataset(root, name) for name in SPLITS}
+    splits = {name: WorldDataset(root, name) for name in split_names(root)}
     samples = _some(splits)
     figure, axes = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
     _states(axes[0, 0], splits)
@@ -84,10 +83,10 @@ def _physics(sample: Sample, name: str) -> float:
 
 
 def _states(axis: Any, splits: dict[str, WorldDataset]) -> None:
-    left = np.zeros(len(SPLITS))
+    left = np.zeros(len(splits))
     for state, colour in zip(WORLD_STATES, COLOURS, strict=True):
         counts = np.array([sum(w.record(i)["state"] == state for i in range(len(w))) for w in splits.values()])
-        axis.barh(SPLITS, counts, left=left, color=colour)
+        axis.barh(list(splits), counts, left=left, color=colour)
         left += counts
     axis.set(title="states by split", xlabel="worlds")
 

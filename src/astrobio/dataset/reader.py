@@ -45,18 +45,29 @@ def read_manifest(root: Path | str) -> dict[str, Any]:
     return manifest
 
 
+def split_names(root: Path | str) -> list[str]:
+    """Splits of a finished data set: train, validation, test, then those out of distribution.
+
+    Raises:
+        InputError: as `read_manifest`.
+    """
+    found = read_manifest(root)["splits"]
+    return [name for name in (*SPLITS, *sorted(set(found) - set(SPLITS))) if name in found]
+
+
 class WorldDataset:
     """Worlds of one split, read on demand; safe to use from several processes, each with its own copy.
 
     Args:
-        root: folder of the data set. split: "train", "validation" or "test".
+        root: folder of the data set. split: "train", "validation", "test" or one out of distribution, as the manifest
+            names them.
     """
 
     def __init__(self, root: Path | str, split: str) -> None:
-        if split not in SPLITS:
-            raise InputError(f"split: expected one of {SPLITS}, found {split!r}")
         self.root, self.split = Path(root), split
         self.manifest = read_manifest(self.root)
+        if split not in self.manifest["splits"]:
+            raise InputError(f"split: expected one of {split_names(root)}, found {split!r}")
         self._rows: list[tuple[int, int, dict[str, Any]]] = []
         for shard in range(self.manifest["shards"]):
             path = piece_path(self.root, "worlds", shard)

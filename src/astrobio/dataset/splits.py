@@ -6,24 +6,28 @@ unseen. Organisms are split by clade where a guild has enough of them; see `orga
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from astrobio.batch import WORLD_STATES
+from astrobio.dataset.holdout import PREFIX, HoldOuts
 from astrobio.errors import InputError
 from astrobio.worlds.biosphere import Organism
 from astrobio.worlds.stars import Star, draw_star
 
-SPLITS = ("train", "validation", "test")
-SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+SHARES: dict[str, float] = {"train": 0.70, "validation": 0.15, "test": 0.15}
 WORLDS_PER_HOST = 4  # on average; systems of several planets share a host, as TRAPPIST-1's do
+STREAMS = (*SPLITS, "ood-gcm", "ood-star", "ood-noise", "ood-path")  # of host draws, in this order for ever
 MIN_HOSTS = 12  # a pool must span the spectral types
 BLOCK = len(WORLD_STATES)  # consecutive worlds that hold each state once and stay in one split
 
 
-def split_of_blocks(worlds: int, seed: int) -> list[str]:
+def split_of_blocks(worlds: int, seed: int, hold_outs: HoldOuts | None = None) -> list[str]:
     """Split of each block of six worlds, in the shares above, every split with at least one block.
+
+    The blocks of splits out of distribution come after those of all `worlds`, as many for each as for the test split.
 
     Raises:
         InputError: too few worlds for three splits.
@@ -37,17 +41,27 @@ def split_of_blocks(worlds: int, seed: int) -> list[str]:
     names = ["validation"] * held_out + ["test"] * held_out
     names += ["train"] * (blocks - len(names))
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5B117,))).permutation(blocks)
-    return [names[place] for place in order]
+    further = [split for split in (hold_outs or HoldOuts()).splits for _ in range(held_out)]
+    return [names[place] for place in order] + further
 
 
-def host_pools(worlds: int, seed: int) -> dict[str, tuple[Star, ...]]:
+def host_pools(worlds: int, seed: int, hold_outs: HoldOuts | None = None) -> dict[str, tuple[Star, ...]]:
     """Hosts of each split; their number grows with the split's share of worlds."""
+    hold_outs = hold_outs or HoldOuts()
     pools = {}
-    for number, split in enumerate(SPLITS):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x57A2, number)))
-        count = max(MIN_HOSTS, round(SHARES[split] * worlds / WORLDS_PER_HOST))
-        pools[split] = tuple(draw_star(rng, f"{split[:2].upper()}-{seed}-{index:05d}") for index in range(count))
+    for split in (*SPLITS, *hold_outs.splits):
+        place, initials = STREAMS.index(split), split.removeprefix(PREFIX)[:2].upper()
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x57A2, place)))
+        count = max(MIN_HOSTS, round(SHARES.get(split, SHARES["test"]) * worlds / WORLDS_PER_HOST))
+        admits = hold_outs.admits(split)
+        pools[split] = tuple(_draw_host(rng, f"{initials}-{seed}-{index:05d}", admits) for index in range(count))
     return pools
+
+
+def _draw_host(rng: np.random.Generator, name: str, admits: Callable[[Star], bool]) -> Star:
+    while not admits(star := draw_star(rng, name)):
+        pass
+    return star
 
 
 def organism_pools(organisms: Sequence[Organism], seed: int) -> tuple[dict[str, list[int]], dict[str, str]]:

@@ -27,6 +27,8 @@ from astrobio.worlds.stars import (
     transit_duration,
 )
 
+GCMS = ("um", "exocam", "exoplasim")  # that the climate emulator imitates
+OXYGEN_PATHS = ("water-loss", "dry-CO2", "wet-CO2")  # how a lifeless world comes by O2, see `_oxygenated`
 PRESSURE = (0.5, 5.0)  # bar, LU: the emulator's core domain
 INSTELLATION = (500.0, 1500.0)  # W/m², U: the emulator's core domain
 HOT_INSTELLATION = (2000.0, 3100.0)  # W/m², U: beyond the runaway limit of every host; extended domain
@@ -121,9 +123,14 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Pools:
-    """What a data split may draw from; no two splits share a host."""
+    """What a data split may draw from; no two splits share a host.
+
+    Args:
+        excluded: paths (as `Scenario.path`) that no world of the split takes.
+    """
 
     stars: tuple[Star, ...]
+    excluded: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_pool(self.stars)
@@ -346,6 +353,8 @@ def draw_scenario(
     for _ in range(MAX_ATTEMPTS):
         host = _host(rng, pools, star)
         scenario = propose(state, rng, host, hot=hot, gcm=gcm)
+        if pools is not None and scenario.path in pools.excluded:
+            continue
         if hot or climate_allows(scenario, *surface_climate(scenario)):
             seeds = rng.integers(0, 2**63, size=2)
             return replace(

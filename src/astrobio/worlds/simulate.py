@@ -41,7 +41,8 @@ class SimulationSettings:
     Args:
         transits: transits (or eclipses) averaged in each spectrum. floor: whether the instrument's noise floor applies.
             `instrument.DEPTHS` names pairs of the two.
-        gcm: climate model imitated ("um", "exocam", "exoplasim"). device: of the climate emulator.
+        gcm: climate model imitated, one of `scenario.GCMS`, or several joined by "+": each world then draws its own.
+        device: of the climate emulator.
         opacity_folder: own opacities, or None for the default six gases.
         contamination: whether spots and faculae of the star colour transits. On by default, because observers of M
             dwarfs cannot switch it off: the noise model holds the errors of single visits only, and the scatter between
@@ -134,7 +135,8 @@ def simulate_world(
         climate=cube, metabolism=metabolism, state=scenario.state,
         physics=physics_truths(scenario, cube, water),
         provenance=_provenance(index, seed, settings, transits) | {
-            "star": scenario.star.name, "climate_seed": scenario.climate_seed, "noise_seed": scenario.noise_seed,
+            "gcm": scenario.gcm, "star": scenario.star.name,
+            "climate_seed": scenario.climate_seed, "noise_seed": scenario.noise_seed,
             "truth": latent_truth(scenario, limb_column(scenario, cube), gibbs_energy(scenario, temperature, water)),
         },
     )  # fmt: skip
@@ -160,13 +162,22 @@ def world_transits(index: int, seed: int, settings: SimulationSettings) -> int:
     return int(rng.choice(DEPTH_GRID))
 
 
+def world_gcm(index: int, seed: int, settings: SimulationSettings) -> str:
+    """The climate model that a world's climate imitates."""
+    named = settings.gcm.split("+")
+    if len(named) == 1:
+        return named[0]
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x6C3, index)))
+    return named[int(rng.integers(len(named)))]
+
+
 def draw_world(
     index: int, seed: int, organisms: Sequence[Organism], pools: Pools | None, settings: SimulationSettings
 ) -> tuple[Scenario, MetabolicGraph | None]:
     """Scenario and metabolism of a world: the cheap part, before climate and spectrum are simulated."""
     streams = _streams(index, seed)
     scenario = draw_scenario(
-        world_state(index, seed), streams["scenario"], pools, gcm=settings.gcm,
+        world_state(index, seed), streams["scenario"], pools, gcm=world_gcm(index, seed, settings),
         surface_climate=lambda proposal: surface_climate(proposal, settings.device),
     )  # fmt: skip
     if not organisms:
@@ -233,7 +244,7 @@ def _provenance(index: int, seed: int, settings: SimulationSettings, transits: i
     """Versions, seeds and set-up."""
     return {
         "source": "astrobio.worlds", "version": __version__, "seed": seed, "index": index,
-        "packages": dict(package_versions()), "transits": transits, "floor": settings.floor, "gcm": settings.gcm,
+        "packages": dict(package_versions()), "transits": transits, "floor": settings.floor,
         "contamination": settings.contamination and settings.kind == "transmission",
         "instruments": settings.recorded_with, "kind": settings.kind,
     }  # fmt: skip

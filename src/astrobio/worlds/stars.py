@@ -79,8 +79,18 @@ class Star:
     @property
     def spectral_type(self) -> str:
         """MK class, such as "M4.5V"."""
-        half = round(2 * self.subtype) / 2
-        return f"M{half:g}V" if half >= 0 else f"K{half + 10:g}V"
+        return spectral_type(self.subtype)
+
+
+def spectral_type(subtype: float) -> str:
+    """MK class of a dwarf from its subtype (M0 = 0, K5 = −5), to half a digit."""
+    half = round(2 * subtype) / 2
+    return f"M{half:g}V" if half >= 0 else f"K{half + 10:g}V"
+
+
+def spectral_class(teff: float) -> str:
+    """Class with its whole digit, such as "M4" of an M4.5V star, from Teff in K."""
+    return spectral_type(float(np.interp(teff, DWARFS[:, 1], DWARFS[:, 0]))).removesuffix("V").split(".")[0]
 
 
 def uv_flux(teff: float) -> tuple[float, float]:
@@ -93,17 +103,28 @@ def draw_star(rng: np.random.Generator, name: str) -> Star:
     """One host: 80% of 2570–3300 K, where spectra of small temperate planets can be had; the rest to 5100 K."""
     late = rng.random() < LATE_SHARE
     teff = float(rng.uniform(TEFF_RANGE[0], LATE_LIMIT) if late else rng.uniform(LATE_LIMIT, TEFF_RANGE[1]))
+    stretch = float(np.clip(1 + RADIUS_SCATTER * rng.standard_normal(), 0.85, 1.15))
+    return make_star(rng, name, teff, stretch)
+
+
+def main_sequence(teff: float) -> tuple[float, float, float, float, float, float]:
+    """(subtype, radius, luminosity, mass, absolute J, absolute K) of a dwarf of this temperature, from `DWARFS`."""
     subtype, radius, log_luminosity, mass, j_abs, k_abs = (
         float(np.interp(teff, DWARFS[:, 1], DWARFS[:, column])) for column in (0, 2, 3, 4, 5, 6)
     )
-    stretch = float(np.clip(1 + RADIUS_SCATTER * rng.standard_normal(), 0.85, 1.15))
+    return subtype, radius, 10**log_luminosity, mass, j_abs, k_abs
+
+
+def make_star(rng: np.random.Generator, name: str, teff: float, stretch: float) -> Star:
+    """A host whose radius is `stretch` times the main sequence's; distance, age and ultraviolet are drawn."""
+    subtype, radius, luminosity, mass, j_abs, k_abs = main_sequence(teff)
     distance = float(10 ** rng.uniform(*np.log10(DISTANCE_RANGE)))
     modulus = 5 * np.log10(distance / 10) - 5 * np.log10(stretch)
     scatter = UV_SCATTER[0] if teff < 3850 else UV_SCATTER[1]
     common, own = rng.standard_normal(), rng.standard_normal(2)  # activity lifts both bands together
     nuv, fuv = np.array(uv_flux(teff)) * 10 ** (scatter * (0.9 * common + 0.44 * own))
     return Star(
-        name=name, teff=teff, radius=radius * stretch, mass=mass, luminosity=10**log_luminosity * stretch**2,
+        name=name, teff=teff, radius=radius * stretch, mass=mass, luminosity=luminosity * stretch**2,
         subtype=subtype, distance=distance, j_mag=j_abs + modulus, k_mag=k_abs + modulus,
         age=float(rng.uniform(1.0, 10.0)), nuv=float(nuv), fuv=float(fuv),
     )  # fmt: skip
