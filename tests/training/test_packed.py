@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
-from astrobio.batch import Collator
+from astrobio.batch import Collator, Statistics
+from astrobio.dataset.tokenizer import WorldTokenizer
 from astrobio.errors import InputError
+from astrobio.training import packed
+from astrobio.training.checkpoint import read_run
+from astrobio.training.config import RunConfig
 from astrobio.training.feed import Store, sweep
-from astrobio.training.packed import load_store, save_store
+from astrobio.training.loop import prepare_run
+from astrobio.training.packed import load_store, prepare_split, save_store
 
 CPU = torch.device("cpu")
 
@@ -55,3 +61,38 @@ def test_files_of_other_worlds_are_refused(store: Store, worlds: dict[str, Any],
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match="expected prepared worlds"):
         load_store(store, path)
+
+
+def test_a_split_prepared_in_parts_loads_as_one_and_is_kept(
+    worlds: dict[str, Any], tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(packed, "WorldDataset", lambda data, split: worlds[split])
+    monkeypatch.setattr(packed, "PART", 5)
+    packed._opened.cache_clear()
+    prepare_run(tiny_run, "data", tmp_path / "like", Console(quiet=True))
+    options = {"half": False, "processes": 1}
+    files = prepare_split(tmp_path / "like", Path("data"), "train", tmp_path / "parts", **options)
+    assert [path.name for path in files] == [f"train-{k:05d}.safetensors" for k in range(3)]
+    _, tokenizer, statistics = read_run(tmp_path / "like")
+    whole = Store(worlds["train"], Collator(tokenizer, statistics), CPU, "memory")
+    loaded = load_store(Store(worlds["train"], Collator(tokenizer, statistics), CPU, "memory"), files)
+    found, expected = (next(sweep(each, 12, batch_size=12)) for each in (loaded, whole))
+    assert torch.equal(found.climate, expected.climate) and torch.equal(found.input_ids, expected.input_ids)
+    monkeypatch.setattr(packed, "prepare_row", lambda *_: pytest.fail("a finished part was prepared again"))
+    files[1].unlink()
+    with pytest.raises(pytest.fail.Exception, match="prepared again"):
+        prepare_split(tmp_path / "like", Path("data"), "train", tmp_path / "parts", **options)
+    with pytest.raises(InputError, match="expected 12 worlds, found 7"):
+        load_store(Store(worlds["train"], Collator(tokenizer, statistics), CPU, "memory"), [files[0], files[2]])
+
+
+def test_texts_become_the_tokens_of_another_tokenizer(store: Store, statistics: Statistics, tmp_path: Path):
+    save_store(store, tmp_path / "train.safetensors")
+    words = WorldTokenizer.train(["star radius transits instrument prism this world reads as"] * 2, 280)
+    collator = Collator(words, statistics)
+    records = [vars(store.worlds[index]) for index in range(12)]
+    other = load_store(Store(store.worlds, collator, CPU, "memory"), tmp_path / "train.safetensors", records=records)
+    expected = Store(store.worlds, collator, CPU, "memory")
+    for each in ("input_ids", "lm_labels", "context_mask", "attention_mask"):
+        first, second = (getattr(next(sweep(s, 12, batch_size=12)), each) for s in (other, expected))
+        assert torch.equal(first, second), each

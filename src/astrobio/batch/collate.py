@@ -98,17 +98,24 @@ def _without_assessment(sample: Sample) -> Sample:
     return Sample(**{**sample.__dict__, "assessment": None})
 
 
+def text_tokens(sample: Sample, tokenizer: Tokenizer, max_length: int) -> tuple[list[int], list[int]]:
+    """Ids of a world's context and of its language target, together at most `max_length`: the context is cut.
+
+    Raises:
+        InputError: a target that leaves no room for any context.
+    """
+    context = [tokenizer.bos_id, *(tokenizer.encode(sample.context) if sample.context is not None else [])]
+    target = [] if sample.assessment is None else [*tokenizer.encode(sample.assessment), tokenizer.eos_id]
+    if len(target) >= max_length:
+        raise InputError(
+            f"Sample.assessment of {sample.world_id}: expected < {max_length} tokens, found {len(target)}; "
+            "raise max_length"
+        )
+    return context[: max_length - len(target)], target
+
+
 def _text(samples: Sequence[Sample], tokenizer: Tokenizer, max_length: int) -> dict[str, torch.Tensor]:
-    rows: list[tuple[list[int], list[int]]] = []
-    for sample in samples:
-        context = [tokenizer.bos_id, *(tokenizer.encode(sample.context) if sample.context is not None else [])]
-        target = [] if sample.assessment is None else [*tokenizer.encode(sample.assessment), tokenizer.eos_id]
-        if len(target) >= max_length:
-            raise InputError(
-                f"Sample.assessment of {sample.world_id}: expected < {max_length} tokens, found {len(target)}; "
-                "raise max_length"
-            )
-        rows.append((context[: max_length - len(target)], target))
+    rows = [text_tokens(sample, tokenizer, max_length) for sample in samples]
     length = max(len(context) + len(target) for context, target in rows)
     ids = torch.full((len(rows), length), tokenizer.pad_id, dtype=torch.int64)
     attention = torch.zeros(len(rows), length, dtype=torch.bool)

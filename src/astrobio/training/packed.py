@@ -1,4 +1,4 @@
-"""Prepared worlds as one safetensors file, which many processes read at once instead of preparing them again.
+"""Prepared worlds in safetensors files: many processes write them side by side, and many read them instead.
 
 Every field of every row lies flat, one behind the other, beside a table of shapes: rows may differ in length and grid.
 """
@@ -6,28 +6,96 @@ Every field of every row lies flat, one behind the other, beside a table of shap
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from astrobio.batch import MultiModalBatch
+from astrobio.batch import IGNORED, Collator, MultiModalBatch, Sample
+from astrobio.batch.collate import text_tokens
+from astrobio.dataset.reader import WorldDataset
 from astrobio.errors import InputError
-from astrobio.training.feed import Row, Store
+from astrobio.training.checkpoint import read_run
+from astrobio.training.feed import Row, Store, prepare_row
 
 CUBES = "climate"
+TEXT = ("input_ids", "attention_mask", "context_mask", "lm_labels")  # of the batch of one; made again from the tokens
+PART = 256  # worlds of a file that one process prepares: 0.3 GB in half precision
+
+
+class Part(NamedTuple):
+    """One file of a split: worlds `start` … `stop − 1`, as the run `like` prepares them."""
+
+    like: Path
+    data: Path
+    split: str
+    start: int
+    stop: int
+    path: Path
+    half: bool
+
+
+def prepare_split(like: Path, data: Path, split: str, folder: Path, *, half: bool, processes: int) -> list[Path]:
+    """Prepare a split by so many processes into files of `PART` worlds; files that are there already are kept.
+
+    Args:
+        like: run folder whose tokenizer and statistics are taken. folder: for the files. half: keep cubes in bf16.
+
+    Returns:
+        The files in the order of their worlds, for `load_store`.
+    """
+    size = len(WorldDataset(data, split))
+    parts = [
+        Part(
+            like, data, split, start, min(start + PART, size), folder / f"{split}-{start // PART:05d}.safetensors", half
+        )
+        for start in range(0, size, PART)
+    ]
+    missing = [part for part in parts if not part.path.is_file()]
+    if missing and processes <= 1:
+        for part in missing:
+            _prepare_part(part)
+    elif missing:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(processes, len(missing)), mp_context=context) as pool:
+            for _ in track(pool.map(_prepare_part, missing), f"preparing {split}", total=len(missing), transient=True):
+                pass
+    return [part.path for part in parts]
+
+
+def _prepare_part(part: Part) -> None:
+    torch.set_num_threads(1)
+    worlds, collator = _opened(part.like, part.data, part.split)
+    save_rows(
+        [prepare_row(worlds[i], collator, Data()) for i in range(part.start, part.stop)], part.path, half=part.half
+    )
+
+
+@lru_cache(maxsize=1)
+def _opened(like: Path, data: Path, split: str) -> tuple[WorldDataset, Collator]:
+    """A split and what prepares it, opened once a process."""
+    config, tokenizer, statistics = read_run(like)
+    return WorldDataset(data, split), Collator(tokenizer, statistics, config.training.max_length)
 
 
 def save_store(store: Store, path: Path, *, half: bool = False) -> None:
     """Write all rows of a store, prepared now where they are not yet; `half` keeps cubes in bf16."""
-    rows = [store[index] for index in range(len(store))]
-    fields = [name for name, value in vars(rows[0].batch).items() if isinstance(value, Tensor)]
+    save_rows([store[index] for index in range(len(store))], path, half=half)
+
+
+def save_rows(rows: Sequence[Row], path: Path, *, half: bool = False) -> None:
+    """Write rows, whole or not at all; `half` keeps cubes in bf16."""
+    fields = [name for name, value in vars(rows[0].batch).items() if isinstance(value, Tensor) and name not in TEXT]
     columns = {name: [getattr(row.batch, name) for row in rows] for name in fields}
     columns |= {"context": [row.context for row in rows], "target": [row.target for row in rows]}
     if half:
@@ -38,37 +106,64 @@ def save_store(store: Store, path: Path, *, half: bool = False) -> None:
         tensors[f"{name}.shape"] = torch.tensor([value.shape for value in values])
     names = {"world_ids": [row.batch.world_ids[0] for row in rows], "groups": [row.group for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     save_file(tensors, temporary, metadata={"names": json.dumps(names)})
     os.replace(temporary, path)
 
 
-def load_store(store: Store, path: Path) -> Store:
-    """Fill a store on the same worlds with rows that `save_store` wrote; returns it.
+def load_store(
+    store: Store, files: Path | Sequence[Path], *, records: Sequence[Mapping[str, Any]] | None = None
+) -> Store:
+    """Fill a store on the same worlds with rows that `save_store` or `prepare_split` wrote; returns it.
+
+    Args:
+        files: one, or those of all parts in order.
+        records: `world_id`, `context` and `assessment` of each world, where the store's tokenizer is another than that
+            which prepared the files: texts are then made into tokens again.
 
     Raises:
-        InputError: no such file, or one of other worlds.
+        InputError: no such file, or files of other worlds.
     """
+    paths = [files] if isinstance(files, Path) else list(files)
+    found = 0
+    for path in paths:
+        names, columns = _read(path)
+        indices = range(found, found + len(names["world_ids"]))
+        found = indices.stop
+        if found > len(store):
+            break
+        columns[CUBES] = store.place(columns[CUBES])
+        tokens = None if records is None else [_tokens(records[index], store.collator) for index in indices]
+        graphs = [store.graph(store.worlds.metabolism(index)) for index in indices]
+        store.adopt(zip(indices, _rows(columns, names, graphs, store.absent.batch.graph, tokens), strict=True))
+    if found != len(store):
+        raise InputError(f"{paths[0]}: expected {len(store)} worlds, found {found}; remove it to prepare them again")
+    return store
+
+
+def _read(path: Path) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             names = json.loads(file.metadata()["names"])
-            columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            return names, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected prepared worlds, found {type(error).__name__}; remove it to prepare them again"
         ) from None
-    if len(names["world_ids"]) != len(store):
-        raise InputError(
-            f"{path}: expected {len(store)} worlds, found {len(names['world_ids'])}; remove it to prepare them again"
-        )
-    columns[CUBES] = store.place(columns[CUBES])
-    graphs = [store.graph(store.worlds.metabolism(index)) for index in range(len(store))]
-    store.adopt(enumerate(_rows(columns, names, graphs, store.absent.batch.graph)))
-    return store
+
+
+def _tokens(record: Mapping[str, Any], collator: Collator) -> tuple[Tensor, Tensor]:
+    sample = Sample(**{name: record[name] for name in ("world_id", "context", "assessment")})
+    context, target = text_tokens(sample, collator.tokenizer, collator.max_length)
+    return torch.tensor(context, dtype=torch.int64), torch.tensor(target, dtype=torch.int64)
 
 
 def _rows(
-    columns: dict[str, Tensor], names: dict[str, list[str]], graphs: Sequence[Data], stand_in: Batch
+    columns: dict[str, Tensor],
+    names: dict[str, list[str]],
+    graphs: Sequence[Data],
+    stand_in: Batch,
+    tokens: Sequence[tuple[Tensor, Tensor]] | None,
 ) -> Iterator[Row]:
     """Rows as views of the flat columns."""
     shapes = {name.removesuffix(".shape"): table.tolist() for name, table in columns.items() if ".shape" in name}
@@ -78,5 +173,20 @@ def _rows(
     for index, graph in enumerate(graphs):
         row: dict[str, Any] = {name: parts[name][index].view(shapes[name][index]) for name in shapes}
         context, target = row.pop("context"), row.pop("target")
-        batch = MultiModalBatch(**row, graph=stand_in, world_ids=(names["world_ids"][index],))
+        if tokens is not None:
+            context, target = tokens[index]
+        texts = _text_of_one(context, target)
+        batch = MultiModalBatch(**row, **texts, graph=stand_in, world_ids=(names["world_ids"][index],))
         yield Row(batch, graph, context, target, tuple(columns["shown"][index].tolist()), names["groups"][index])
+
+
+def _text_of_one(context: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The four text fields of a batch of one world."""
+    ids = torch.cat([context, target])[None]
+    known = torch.ones_like(ids, dtype=torch.bool)
+    is_context = known.clone()
+    is_context[:, len(context) :] = False
+    return {
+        "input_ids": ids, "attention_mask": known, "context_mask": is_context,
+        "lm_labels": ids.masked_fill(is_context, IGNORED),
+    }  # fmt: skip
