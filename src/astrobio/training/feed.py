@@ -68,6 +68,7 @@ class Store:
         worlds: the data set. collator: normalises and tokenises.
         device: where batches are wanted. cache, workers: see `TrainingConfig`.
         half: keep cubes on the device in bf16, to which mixed precision rounds them anyway.
+        multiple: texts of a batch are padded to a multiple of so many tokens; compiled blocks want few lengths.
 
     Raises:
         InputError: an empty data set.
@@ -81,12 +82,14 @@ class Store:
         cache: str = "auto",
         workers: int = 0,
         half: bool = False,
+        multiple: int = 1,
     ) -> None:
         if len(worlds) == 0:
             raise InputError(
                 "data: expected at least one world in the split, found none; run `astrobio simulate` first"
             )
         self.worlds, self.collator, self.device, self.workers, self.half = worlds, collator, device, workers, half
+        self.multiple = multiple
         self.cache = "none"
         self._graphs: WeakKeyDictionary[MetabolicGraph, Data] = WeakKeyDictionary()
         self._rows: dict[int, Row] = {}
@@ -144,7 +147,7 @@ class Store:
         """
         text, spectra, climates, graphs = ([row[m] for row in sources] for m in range(len(MODALITIES)))
         merged = MultiModalBatch(
-            **_merge_text(text, rows, self.collator.tokenizer.pad_id, assessments),
+            **_merge_text(text, rows, self.collator.tokenizer.pad_id, assessments, self.multiple),
             **{name: _pad([getattr(row.batch, name)[0] for row in spectra]) for name in SPECTRUM},
             **{name: torch.cat([getattr(row.batch, name) for row in spectra]) for name in SPECTRUM_SCALARS},
             **_merge_climates(climates),
@@ -153,7 +156,8 @@ class Store:
             **{name: torch.cat([getattr(row.batch, name) for row in rows]) for name in TRUTHS},
             world_ids=tuple(row.batch.world_ids[0] for row in rows),
         )
-        return merged.to(self.device, non_blocking=True)
+        moved = merged.to(self.device, non_blocking=True)
+        return replace(moved, climate=moved.climate.float())  # widened where it is fast, after half as much travelled
 
     def _prepare(self, sample: Sample) -> Row:
         return prepare_row(sample, self.collator, self.graph(sample.metabolism))
@@ -355,20 +359,24 @@ def _choose_cache(size: int, device: torch.device) -> str:
     return "memory" if size < ROOM * memory else "none"
 
 
-def _pad(tensors: Sequence[Tensor], value: float = 0) -> Tensor:
-    """[B, longest, …] with `value` behind the shorter ones; bool stays bool."""
-    return torch.nn.utils.rnn.pad_sequence(list(tensors), batch_first=True, padding_value=value)
+def _pad(tensors: Sequence[Tensor], value: float = 0, multiple: int = 1) -> Tensor:
+    """[B, longest, …] with `value` behind the shorter ones, to a multiple of a length; bool stays bool."""
+    padded = torch.nn.utils.rnn.pad_sequence(list(tensors), batch_first=True, padding_value=value)
+    more = -padded.shape[1] % multiple
+    return torch.nn.functional.pad(padded, (0, more), value=value) if more else padded
 
 
-def _merge_text(contexts: Sequence[Row], rows: Sequence[Row], pad_id: int, assessments: bool) -> dict[str, Tensor]:
+def _merge_text(
+    contexts: Sequence[Row], rows: Sequence[Row], pad_id: int, assessments: bool, multiple: int
+) -> dict[str, Tensor]:
     """Contexts and language targets → the four [B, S] tensors of `MultiModalBatch`."""
     pairs = [(a.context, b.target if assessments else b.target[:0]) for a, b in zip(contexts, rows, strict=True)]
     yes, no = (torch.full_like(pairs[0][0], flag, dtype=torch.bool)[:1] for flag in (True, False))
     return {
-        "input_ids": _pad([torch.cat(pair) for pair in pairs], pad_id),
-        "attention_mask": _pad([yes.expand(len(c) + len(t)) for c, t in pairs]),
-        "context_mask": _pad([torch.cat([yes.expand(len(c)), no.expand(len(t))]) for c, t in pairs]),
-        "lm_labels": _pad([torch.cat([torch.full_like(c, IGNORED), t]) for c, t in pairs], IGNORED),
+        "input_ids": _pad([torch.cat(pair) for pair in pairs], pad_id, multiple),
+        "attention_mask": _pad([yes.expand(len(c) + len(t)) for c, t in pairs], False, multiple),
+        "context_mask": _pad([torch.cat([yes.expand(len(c)), no.expand(len(t))]) for c, t in pairs], False, multiple),
+        "lm_labels": _pad([torch.cat([torch.full_like(c, IGNORED), t]) for c, t in pairs], IGNORED, multiple),
     }
 
 
@@ -382,7 +390,7 @@ def _merge_climates(rows: Sequence[Row]) -> dict[str, Tensor]:
     grids = [row if row.present[2] else like for row in rows]
     cubes = [row.batch.climate if row.present[2] else torch.zeros_like(like.batch.climate) for row in rows]
     return {
-        "climate": torch.cat(cubes).float(),
+        "climate": torch.cat(cubes),
         **{name: torch.cat([getattr(row.batch, name) for row in grids]) for name in CLIMATE_COORDINATES},
         **{name: torch.cat([getattr(row.batch, name) for row in rows]) for name in CLIMATE_SCALARS},
     }

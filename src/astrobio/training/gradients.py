@@ -9,8 +9,8 @@ page-locked host memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from astrobio.training.execution import GradientKind
 from astrobio.training.mover import Mover, pinned_empty
 from astrobio.training.offload import BlockStreamer
 
+K = TypeVar("K")
+
 
 class GradientPolicy(Protocol):
     """What a training step needs: call `begin` before the first micro-batch's backward, `finish` after the last's.
@@ -37,6 +39,11 @@ class GradientPolicy(Protocol):
     """
 
     watching: bool
+
+    @property
+    def norms(self) -> Mapping[nn.Parameter, Tensor]:
+        """Of this rank's rows of each gradient of the last step, [] float32, before clipping; until the next `begin`."""
+        ...
 
     def begin(self) -> None:
         """Start a step."""
@@ -75,10 +82,19 @@ def gradient_policy(
 def global_norm(gradients: Iterable[Tensor]) -> Tensor:
     """[] float32 norm over all gradients, over all shards where they are sharded; 0 where there is none."""
     found = list(gradients)
-    if not found:
-        return torch.zeros(())
-    norms = torch._foreach_norm([local(gradient) for gradient in found], 2.0, torch.float32)  # pyright: ignore[reportPrivateImportUsage]
-    return over_shards(torch.stack(norms), found)
+    return whole_norm(dict(enumerate(found)), own_norms(dict(enumerate(found))))
+
+
+def own_norms(gradients: Mapping[K, Tensor]) -> dict[K, Tensor]:
+    """[] float32 norm of this rank's rows of each gradient."""
+    found = [local(gradient) for gradient in gradients.values()]
+    norms = torch._foreach_norm(found, 2.0, torch.float32) if found else ()  # pyright: ignore[reportPrivateImportUsage]
+    return dict(zip(gradients, norms, strict=True))
+
+
+def whole_norm(tensors: Mapping[K, Tensor], norms: Mapping[K, Tensor]) -> Tensor:
+    """[] the norm over all shards from this rank's `norms` of `tensors`; 0 where there is none."""
+    return over_shards(torch.stack(list(norms.values())), tensors.values()) if norms else torch.zeros(())
 
 
 def over_shards(norms: Tensor, tensors: Iterable[Tensor]) -> Tensor:
@@ -106,13 +122,16 @@ class KeptGradients:
 
     def __init__(self, optimizer: torch.optim.Optimizer, limit: float) -> None:
         self.optimizer, self.limit, self.watching = optimizer, limit, True
+        self.norms: dict[nn.Parameter, Tensor] = {}
 
     def begin(self) -> None:
         """Nothing to prepare."""
 
     def finish(self) -> Tensor:
         """One update with the global norm bounded; a step whose norm is not finite changes nothing."""
-        norm = global_norm(p.grad for p in _parameters(self.optimizer) if p.grad is not None)
+        gradients = {p: p.grad for p in _parameters(self.optimizer) if p.grad is not None}
+        self.norms = own_norms(gradients)
+        norm = whole_norm(gradients, self.norms)
         factor = clip_factor(norm, self.limit)
         if isinstance(self.optimizer, AdamW8bit):
             self.optimizer.step(factor=factor)
@@ -131,6 +150,7 @@ class StochasticGradients:
 
     def __init__(self, optimizer: AdamW8bit, limit: float) -> None:
         self.optimizer, self.limit, self.watching = optimizer, limit, True
+        self.norms: dict[nn.Parameter, Tensor] = {}
         self._sums: dict[nn.Parameter, Tensor] = {}
         self._draws: Counter[int] = Counter()
         for index, parameter in enumerate(_parameters(optimizer)):
@@ -158,7 +178,8 @@ class StochasticGradients:
 
     def finish(self) -> Tensor:
         """One update with the global norm bounded, then the sums are dropped."""
-        norm = global_norm(self._sums.values())
+        self.norms = own_norms(self._sums)
+        norm = whole_norm(self._sums, self.norms)
         factor = clip_factor(norm, self.limit)
         self.optimizer.begin_step()
         for parameter, total in self._sums.items():
@@ -207,8 +228,13 @@ class StepInBackward:
 
     def finish(self) -> Tensor:
         """The global norm of the gradients taken; everything else happened in the backward."""
-        streamed = [] if self._streamer is None else self._streamer.norms
-        return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(self._norms), *streamed]))
+        streamed = {} if self._streamer is None else self._streamer.norms
+        return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(self._norms), *streamed.values()]))
+
+    @property
+    def norms(self) -> dict[nn.Parameter, Tensor]:
+        """Each tensor's, by which it was clipped."""
+        return self._slots | ({} if self._streamer is None else self._streamer.norms)
 
 
 class HostGradients:
@@ -217,6 +243,7 @@ class HostGradients:
     def __init__(self, optimizer: AdamW8bit, limit: float) -> None:
         self.optimizer, self.limit, self.watching = optimizer, limit, True
         self._sums: dict[nn.Parameter, Tensor] = {}
+        self.norms: dict[nn.Parameter, Tensor] = {}
         self._started: set[nn.Parameter] = set()
         self._draws: Counter[int] = Counter()
         parameters = list(_parameters(optimizer))
@@ -252,8 +279,8 @@ class HostGradients:
     def finish(self) -> Tensor:
         """Two passes over the host's sums: their norm, then the update."""
         used = [p for p in self._sums if p in self._started]
-        norms = [tensor_norm(fetched[0]) for fetched in self._visit(used)]
-        norm = over_shards(torch.stack(norms), used) if norms else torch.zeros(())
+        self.norms = {p: tensor_norm(fetched[0]) for p, fetched in zip(used, self._visit(used), strict=True)}
+        norm = whole_norm({p: p for p in used}, self.norms)
         factor = clip_factor(norm, self.limit)
         self.optimizer.begin_step()
         for parameter, fetched in zip(used, self._visit(used), strict=True):

@@ -38,12 +38,13 @@ from astrobio.training.ranks import (
 )
 from astrobio.training.share import own_micro_batches, without_targets
 from astrobio.training.start import pretrained_tokenizer, pretrained_weights
-from astrobio.training.step import StepResult, gradient_norms, is_mixed, train_step
+from astrobio.training.step import StepResult, gradient_norms, is_mixed, norms_by_part, train_step
 from astrobio.training.stopping import StopRequest, watch_signals
 from astrobio.training.validation import Progress, keep_if_best
 
 FITTED_WORLDS = 1024  # training worlds, evenly spaced, that tokenizer and statistics are fitted to
 MAIN_LOSSES = ("total", "classification", "language", "graph_links")  # shown beside the progress bar
+COMPILED_MULTIPLE = 64  # tokens: texts of 140 to 190 then have one length, and 512 is a multiple
 FREE_KEYS = (  # may differ when resuming
     "training.device", "training.cache", "training.workers", "training.log_every", "training.keep",
     "training.checkpoint_every", "execution.shards", "execution.compile", "execution.activation_gib",
@@ -114,19 +115,19 @@ def _train(
             assert share is not None
             batches, seeds = [part.batch for part in share], [part.seed for part in share]
             set_learning_rate(optimizer, learning_rate(progress.step, settings))
-            result = train_step(system.train(), prepared.policy, batches, config.loss, settings.precision, seeds)
+            result = train_step(system.train(), prepared.policy, batches, config.loss, config.precision, seeds)
             progress.step += 1
             note_skipped(result, progress, settings, monitor)
             if is_due(progress.step, settings.log_every, settings.steps):
-                report(result, progress, settings, monitor)
+                report(result, progress, norms_by_part(system, prepared.policy), settings, monitor)
             if is_norm_due(progress.step, settings) and prepared.measurable:
                 first = batches[0] if rank() == 0 else without_targets(batches[0])
-                norms = gradient_norms(system, prepared.policy, first, config.loss, settings.precision, seeds[0])
+                norms = gradient_norms(system, prepared.policy, first, config.loss, config.precision, seeds[0])
                 monitor.record(progress.step, "gradient_norms", norms)
-            if is_due(progress.step, settings.validate_every or steps_per_epoch(feed, settings), settings.steps):
+            if is_validation_due(progress.step, steps_per_epoch(feed, settings), settings):
                 prepared.save_barrier()
                 keep_if_best(prepared, stores.validation, config, run_dir, progress, monitor)
-            if is_due(progress.step, settings.checkpoint_every, settings.steps):
+            if settings.keep and is_due(progress.step, settings.checkpoint_every, settings.steps):
                 checkpoint(prepared, config, run_dir, progress)
     return progress
 
@@ -143,6 +144,8 @@ def stop(request: StopRequest, prepared: Prepared, config: RunConfig, run_dir: P
     Raises:
         Stopped: always, with how to go on.
     """
+    if config.training.keep == 0:
+        raise Stopped(f"stopped after step {progress.step}; training.keep=0 kept nothing of it", request.code)
     checkpoint(prepared, config, run_dir, progress)
     raise Stopped(
         f"stopped after step {progress.step} of {config.training.steps}; the same command continues {run_dir}",
@@ -181,10 +184,11 @@ def open_store(
     run_dir: Path, data_dir: Path | str, split: str, settings: TrainingConfig, device: torch.device
 ) -> Store:
     """One split as this run's tokenizer and statistics prepare it."""
-    _, tokenizer, statistics = read_run(run_dir)
+    config, tokenizer, statistics = read_run(run_dir)
     collator = Collator(tokenizer, statistics, settings.max_length)
-    half = is_mixed(device, settings.precision)
-    return Store(WorldDataset(data_dir, split), collator, device, settings.cache, settings.workers, half).fill()
+    half, multiple = is_mixed(device, settings.precision), COMPILED_MULTIPLE if config.execution.compile else 1
+    worlds = WorldDataset(data_dir, split)
+    return Store(worlds, collator, device, settings.cache, settings.workers, half, multiple).fill()
 
 
 def build_feed(store: Store, settings: TrainingConfig) -> Feed:
@@ -244,6 +248,12 @@ def is_norm_due(step: int, settings: TrainingConfig) -> bool:
     return settings.gradient_norms_every > 0 and step % settings.gradient_norms_every == 0
 
 
+def is_validation_due(step: int, epoch: int, settings: TrainingConfig) -> bool:
+    """Whether to validate after this step; an epoch has `epoch` steps."""
+    every = settings.validate_every
+    return every is not None and is_due(step, every or epoch, settings.steps)
+
+
 def is_due(step: int, every: int, total: int) -> bool:
     """Every so many steps and after the last."""
     return step % every == 0 or step == total
@@ -269,13 +279,16 @@ def note_skipped(result: StepResult, progress: Progress, settings: TrainingConfi
         )
 
 
-def report(result: StepResult, progress: Progress, settings: TrainingConfig, monitor: Monitor) -> None:
-    """Log a step's losses and move the bar."""
+def report(
+    result: StepResult, progress: Progress, norms: dict[str, float], settings: TrainingConfig, monitor: Monitor
+) -> None:
+    """Log a step's losses, the norm of its gradient in each part of the system, and move the bar."""
     speed = monitor.steps_per_second(progress.step)
     monitor.advance(progress.step, {name: result.losses[name] for name in MAIN_LOSSES if name in result.losses})
     values = {
         **result.losses,
         "gradient_norm": result.gradient_norm,
+        "gradient_norm_of": norms,
         "lr": learning_rate(progress.step - 1, settings),
         "worlds_per_second": speed * settings.batch_size * settings.accumulation,
     }

@@ -41,7 +41,7 @@ class BlockStreamer:
 
     def __init__(self, optimizer: AdamW8bit, device: torch.device, limit: float) -> None:
         self.optimizer, self.device, self.limit = optimizer, device, limit
-        self.norms: list[Tensor] = []
+        self.norms: dict[nn.Parameter, Tensor] = {}
         self._mover = Mover(device, in_flight=2)
         self._computed: deque[torch.Event] = deque()
         self._blocks: list[_Block] = []
@@ -140,7 +140,7 @@ class BlockStreamer:
             if gradient is None:
                 continue
             norm = tensor_norm(gradient)
-            self.norms.append(norm)
+            self.norms[parameter] = norm
             self.optimizer.update_local(parameter, weight, gradient, state, norm, self.limit)
         self._mover.store([*weights, *fetched.tensors], [*block.homes, *self._state_homes(index)])
         self._weights.pop(index, None)

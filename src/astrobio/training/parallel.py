@@ -37,6 +37,7 @@ from astrobio.training.step import is_mixed
 
 WEIGHT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED = ("decoder.", "model.", "climate_cnn.stages.", "metabolic_vae.")  # the rest is small
+VARYING = "metabolic_vae.layers."  # blocks that see another number of rows in each batch
 STREAMED_COMPILED = ("decoder.model.",)  # streaming is bound by copies: the others would gain nothing
 
 
@@ -185,7 +186,7 @@ def choose_recomputed(config: SystemConfig, execution: ExecutionConfig, shape: B
 def transform(system: nn.Module, execution: ExecutionConfig, recomputed: tuple[str, ...]) -> None:
     """8-bit floating point, recomputation and compilation, in place."""
     if execution.float8:
-        use_float8(system)
+        use_float8(system.get_submodule("decoder") if hasattr(system, "decoder") else system)  # encoders: launches
     for name in recomputed:
         parent, _, child = name.rpartition(".")
         owner = system.get_submodule(parent)
@@ -194,7 +195,9 @@ def transform(system: nn.Module, execution: ExecutionConfig, recomputed: tuple[s
         torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
         for name, block in blocks_of(system).items():
             if name.startswith(COMPILED):
-                block.compile()
+                # PyTorch counts all blocks as one function: left to itself it would take the widths of different kinds
+                # for one changing number, and compile kernels for any width. Only graphs really change in size.
+                block.compile(dynamic=name.startswith(VARYING))
 
 
 def make_mesh(device: torch.device, shards: int) -> DeviceMesh:

@@ -12,7 +12,7 @@ from torch import Tensor
 from astrobio.batch import MultiModalBatch
 from astrobio.losses.combined import LossWeights, MultiModalLoss, compute_multimodal_loss, count_targets
 from astrobio.system.unified import SystemOutputs, UnifiedMultiModalSystem
-from astrobio.training.gradients import GradientPolicy, global_norm
+from astrobio.training.gradients import GradientPolicy, global_norm, whole_norm
 from astrobio.training.ranks import gather, sum_over_ranks, world_size
 
 
@@ -93,6 +93,15 @@ def train_step(
     return result
 
 
+def norms_by_part(system: UnifiedMultiModalSystem, policy: GradientPolicy) -> dict[str, float]:
+    """Norm of the last step's gradient in each part of the system, over all ranks, all of which must call it."""
+    norms, found = policy.norms, {}
+    for name, child in system.named_children():
+        own = {p: norms[p] for p in child.parameters() if p in norms}
+        found[name] = whole_norm({p: p for p in own}, own)
+    return {name: float(norm) for name, norm in found.items()}
+
+
 def gradient_norms(
     system: UnifiedMultiModalSystem, policy: GradientPolicy, batch: MultiModalBatch, weights: LossWeights,
     precision: str, seed: int = 0,
@@ -113,7 +122,9 @@ def gradient_norms(
 
         policy.watching = False
         try:
-            return measure(system, [name for name, weight in scale.items() if weight != 0.0], parts)
+            # A compiled forward frees what a second backward through it would need.
+            with torch.compiler.set_stance("force_eager"):
+                return measure(system, [name for name, weight in scale.items() if weight != 0.0], parts)
         finally:
             policy.watching = True
 

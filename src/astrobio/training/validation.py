@@ -44,6 +44,8 @@ def keep_if_best(
     score = scores.get(config.training.select, scores["total"])
     if score < progress.best:
         progress.best = score
+        if config.training.keep == 0:
+            return
         save_weights(prepared.system, run_dir / "model.safetensors")
         by_first_rank(lambda: write_json(run_dir / "best.json", {"step": progress.step, **scores}))
 
@@ -64,7 +66,8 @@ def validate(system: UnifiedMultiModalSystem, store: Store, config: RunConfig) -
     counts = {f"{name} count": torch.zeros((), device=store.device) for name in weights}
     right, known = (torch.zeros((), device=store.device) for _ in range(2))
     for batch in keep_together(own_sweep(store, settings.batch_size, settings.modalities)):
-        outputs, loss = forward_loss(system, batch, config.loss, dict.fromkeys(weights, 1.0), settings.precision)
+        with torch.compiler.set_stance("force_eager"):  # not worth compiling once more: no gradients, other shapes
+            outputs, loss = forward_loss(system, batch, config.loss, dict.fromkeys(weights, 1.0), config.precision)
         for name, count in count_targets(batch).items():
             sums[name] += loss.parts.get(name, 0.0)
             counts[f"{name} count"] += count
