@@ -117,3 +117,16 @@ def test_a_lost_piece_is_named(tmp_path: Path, folder: Path) -> None:
     shutil.rmtree(root / "spectra" / "00000.zarr")
     with pytest.raises(InputError, match="00000"):
         list(WorldDataset(root, "train")[i] for i in range(3))
+
+
+def test_a_damaged_chunk_is_named(tmp_path: Path, folder: Path) -> None:
+    root = tmp_path / "worlds"
+    shutil.copytree(folder, root)
+    shard = root / "climate" / "00000.zarr" / "fields" / "c" / "0" / "0" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[:16] = bytes(16)  # the first chunk's header
+    shard.write_bytes(data)
+    with pytest.raises(InputError, match=r"climate/00000\.zarr"):
+        for split in SPLITS:
+            worlds = WorldDataset(root, split)
+            list(worlds[i] for i in range(len(worlds)))

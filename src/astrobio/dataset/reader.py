@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from astrobio.batch import MetabolicGraph, Sample
 from astrobio.dataset.splits import SPLITS
@@ -13,6 +14,7 @@ from astrobio.dataset.store import PIECES, OpenPiece, Piece, open_piece, piece_p
 from astrobio.errors import InputError
 from astrobio.formats.graphs import load_graphs
 
+T = TypeVar("T")
 OPEN_PIECES = 4096  # kept per process; each holds 0.1 MB, its fields stay on disk
 
 
@@ -84,13 +86,23 @@ class WorldDataset:
 
     def __getitem__(self, index: int) -> Sample:
         shard, row, record = self._rows[index]
-        climate = spectrum = None
-        if "spectra" in self.manifest["modalities"]:
-            spectrum = read_spectrum(_open(self.root, "spectra", shard), row)
-        if "climate" in self.manifest["modalities"]:
-            climate = read_climate(_open(self.root, "climate", shard), row)
+        spectrum = self._read("spectra", shard, row, read_spectrum)
+        climate = self._read("climate", shard, row, read_climate)
         known = {key: value for key, value in record.items() if key not in ("split", "metabolism")}
         return Sample(**known, spectrum=spectrum, climate=climate, metabolism=self.metabolism(index))
+
+    def _read(self, piece: Piece, shard: int, row: int, read: Callable[[OpenPiece, int], T]) -> T | None:
+        """One world's part of a piece, None where the data set lacks the piece."""
+        if piece not in self.manifest["modalities"]:
+            return None
+        path = piece_path(self.root, piece, shard)
+        try:
+            return read(_open(path), row)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}: expected a piece of the data set, found {type(error).__name__}; "
+                "run the same `astrobio simulate` again"
+            ) from None
 
     def metabolism(self, index: int) -> MetabolicGraph | None:
         """A world's metabolism, the same object for all worlds that share it, without reading anything else."""
@@ -117,12 +129,5 @@ def _lines(path: Path) -> list[str]:
 
 
 @lru_cache(maxsize=OPEN_PIECES)
-def _open(root: Path, piece: Piece, shard: int) -> OpenPiece:
-    path = piece_path(root, piece, shard)
-    try:
-        return open_piece(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: expected a piece of the data set, found {type(error).__name__}; "
-            "run the same `astrobio simulate` again"
-        ) from None
+def _open(path: Path) -> OpenPiece:
+    return open_piece(path)

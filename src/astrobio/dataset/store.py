@@ -28,6 +28,7 @@ from zarr.codecs import BloscCodec
 
 from astrobio.batch import LEVEL_VARIABLES, SURFACE_VARIABLES, ClimateCube, Sample, Spectrum
 from astrobio.batch.statistics import HUMIDITY_FLOOR
+from astrobio.dataset.shard import ShardedArray, open_array, read_json
 from astrobio.errors import InputError
 
 Piece = str  # one of `PIECES`
@@ -124,15 +125,18 @@ class OpenPiece:
 
     attributes: dict[str, Any]
     arrays: dict[str, np.ndarray]
-    fields: zarr.Array | None
+    fields: ShardedArray | None
 
 
 def open_piece(path: Path) -> OpenPiece:
-    """Open spectra or climates; each look-up in a Zarr group costs a millisecond, so they are made once."""
-    group = zarr.open_group(path, mode="r")
-    members = {name: member for name, member in group.arrays()}
-    fields = members.pop("fields", None)
-    return OpenPiece(dict(group.attrs), {name: np.asarray(member[:]) for name, member in members.items()}, fields)
+    """Open spectra or climates.
+
+    Raises:
+        OSError, KeyError, ValueError: not there, damaged, or not of the layout written here.
+    """
+    arrays = {member.name: open_array(member) for member in sorted(path.iterdir()) if member.is_dir()}
+    fields = arrays.pop("fields", None)
+    return OpenPiece(read_json(path)["attributes"], {name: array.whole() for name, array in arrays.items()}, fields)
 
 
 def read_spectrum(piece: OpenPiece, row: int) -> Spectrum:
@@ -178,15 +182,17 @@ def _stored(cube: ClimateCube, name: str) -> np.ndarray:
 def read_climate(piece: OpenPiece, row: int) -> ClimateCube:
     """One cube of a piece."""
     assert piece.fields is not None, "a piece of climates has fields"
-    packed = np.asarray(piece.fields[row])
     lowest, step = (piece.arrays[name][row][:, None, None, None] for name in ("lowest", "step"))
-    stack = packed.astype(np.float32) * step + lowest  # [F, T, Y, X]
-    levels = piece.arrays["levels"][row]
-    fields = {name: stack[i][:, None] for i, name in enumerate(SURFACE_VARIABLES)}
-    for index, name in enumerate(LEVEL_VARIABLES):
-        start = len(SURFACE_VARIABLES) + index * len(levels)
-        fields[name] = stack[start : start + len(levels)].swapaxes(0, 1)  # [T, P, Y, X]
-    humidity = np.float32(10.0) ** fields["specific_humidity"]
-    fields["specific_humidity"] = np.minimum(humidity, 1.0)  # rounding may lift pure steam beyond 1 kg/kg
+    packed = piece.fields[row]
+    stack = np.empty(packed.shape, np.float32)  # [F, T, Y, X]
+    np.multiply(packed, step, out=stack)
+    stack += lowest
+    levels, first = piece.arrays["levels"][row], len(SURFACE_VARIABLES)
+    parts = {name: first + place * len(levels) for place, name in enumerate(LEVEL_VARIABLES)}
+    humidity = stack[parts["specific_humidity"] :][: len(levels)]
+    np.power(np.float32(10.0), humidity, out=humidity)
+    np.minimum(humidity, 1.0, out=humidity)  # rounding may lift pure steam beyond 1 kg/kg
+    fields = {name: stack[place][:, None] for place, name in enumerate(SURFACE_VARIABLES)}
+    fields |= {name: stack[start : start + len(levels)].swapaxes(0, 1) for name, start in parts.items()}  # [T, P, Y, X]
     axes = {name: np.asarray(piece.attributes[name], dtype=np.float64) for name in ("latitude", "longitude")}
     return ClimateCube(fields=fields, levels=levels, **axes, time_kind=piece.attributes["time_kind"])
