@@ -24,6 +24,7 @@ from torch_geometric.data import Batch, Data
 from astrobio.batch import IGNORED, MODALITIES, Collator, MetabolicGraph, MultiModalBatch, Sample
 from astrobio.batch.collate import DEFAULT_ENCODINGS
 from astrobio.batch.graph import dummy_data, merge_graphs, to_data
+from astrobio.dataset.reader import keep_freed_memory
 from astrobio.errors import InputError
 
 FILL_CHUNK = 16  # worlds that a loader process hands over at a time
@@ -94,7 +95,8 @@ class Store:
         self._graphs: WeakKeyDictionary[MetabolicGraph, Data] = WeakKeyDictionary()
         self._rows: dict[int, Row] = {}
         if cache == "auto":
-            cache = _choose_cache(self._prepare(worlds[0]).nbytes() * len(worlds), device)
+            size = self._prepare(worlds[0]).nbytes() * len(worlds)
+            cache = _choose_cache(size // 2 if half else size, device)  # cubes are nearly all of it
         self.cache = cache
         self.absent = self._keep(self._prepare(Sample(world_id="absent")))
 
@@ -255,7 +257,13 @@ def _load(rows: Any, batches: Sequence[Sequence[int]], workers: int, pack: Calla
         num_workers=workers,
         collate_fn=pack,
         generator=torch.Generator().manual_seed(0),  # leaves the global generator, which resuming restores, alone
+        worker_init_fn=_settle,
     )
+
+
+def _settle(_: int) -> None:
+    """Make a new process a loader."""
+    keep_freed_memory()
 
 
 @dataclass(frozen=True)
