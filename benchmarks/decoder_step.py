@@ -144,7 +144,8 @@ def main() -> None:
     ]
     variants = {}
     for variant in options.only:
-        variants[variant] = run_variant(sys.argv[0], variant, passed, LIMIT, options.out / "decoder_step.log")
+        log = options.out / "decoder_step.log"
+        variants[variant] = run_variant(sys.argv[0], variant, passed, LIMIT, log, print)
         write(options.out, "decoder_step", _summary(variants))
     table([("decoder", "tok/s", "MFU", "GB")] + [
         (name, found.get("tok_s", "–"), found.get("mfu", "–"), found.get("peak_bytes", 0) / 1e9)

@@ -1,58 +1,74 @@
 """The whole 16.8-billion-parameter system's training step: text, spectra, climates and metabolisms, one backward.
 
-    python benchmarks/joint_step.py --only resident_bf16 resident_fp8 streamed_bf16 [--batches FILE]
+    python benchmarks/joint_step.py --only resident_bf16 resident_fp8 streamed_bf16 [--steps 7] [--result FILE]
+    python benchmarks/joint_step.py --tiny                # rehearsal of all variants on a CPU
 
 `resident`: step in the backward, one micro-batch of 16 worlds × 512 tokens. `accumulated`: 32 micro-batches, gradients
-kept. `streamed`: weights and moments in host memory, the process held to 24 GiB of the GPU. Each variant runs in a
-process of its own.
+kept, and each part by itself in the same process. `streamed`: weights and moments in host memory, the process held to
+24 GiB of the GPU. Each variant runs in a process of its own, prints its result after every step, and is stopped at its
+limit. `planned` is what `astrobio plan` foretells of the same execution.
 """
 
 from __future__ import annotations
 
 import json
+import resource
+import statistics
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import worlds
 from astrobio.batch import MultiModalBatch
 from astrobio.losses.combined import LossWeights
 from astrobio.system.config import SystemConfig
 from astrobio.system.presets import preset
-from astrobio.training.activations import BatchShape
+from astrobio.system.unified import UnifiedMultiModalSystem
+from astrobio.training.activations import BatchShape, block_costs, empty_system
 from astrobio.training.config import TrainingConfig
 from astrobio.training.execution import ExecutionConfig
 from astrobio.training.parallel import Prepared, prepare
-from astrobio.training.step import forward_loss, train_step
+from astrobio.training.plan import GPUS, forecast, step_seconds
+from astrobio.training.step import norms_by_part, train_step
 from machine import parser, run_variant, table, write
-from worlds import TEXT, WORLDS, load_batches
 
 VARIANTS = ("resident_bf16", "resident_fp8", "accumulated_bf16", "accumulated_fp8", "streamed_bf16")
 FRACTION_BYTES = 24 * 2**30
 LIMIT = 300.0  # seconds a variant may take
+BATCHES = 4  # different micro-batches
+WARM = 2  # steps before those that count
 
 
-def execution(variant: str, activation_gib: float) -> ExecutionConfig:
+def execution(variant: str, activation_gib: float, compiled: bool) -> ExecutionConfig:
     """How a variant uses the card."""
     kind, _, precision = variant.partition("_")
     return ExecutionConfig(
-        optimizer="adamw8bit", weights="bf16", float8=precision == "fp8", compile=True, activation_gib=activation_gib,
-        gradients="stochastic" if kind == "accumulated" else "backward", offload=kind == "streamed",
+        optimizer="adamw8bit", weights="bf16", float8=precision == "fp8", compile=compiled,
+        activation_gib=activation_gib, gradients="stochastic" if kind == "accumulated" else "backward",
+        offload=kind == "streamed",
     )  # fmt: skip
 
 
-def make_shallow(config: SystemConfig) -> SystemConfig:
-    """The same blocks, few of each: compiles all kernels of the whole and fills the compiler's cache."""
-    return replace(
-        config,
-        decoder=replace(config.decoder, layers=config.decoder.bridge_every),
-        metabolic_vae=replace(config.metabolic_vae, layers=1, node_layers=1),
-        climate_cnn=replace(config.climate_cnn, blocks=(1, 1, 1)),
-    )
+def shape_of(batch: MultiModalBatch) -> BatchShape:
+    """What the forecast needs to know of a micro-batch."""
+    graph: Any = batch.graph
+    return BatchShape(worlds.WORLDS, worlds.TEXT, graph.num_nodes, graph.edge_index.shape[1])
+
+
+def planned(config: SystemConfig, how: ExecutionConfig, shape: BatchShape, accumulation: int) -> dict[str, Any]:
+    """Forecast of peak memory and seconds of a step on this card, if it is one that the plan knows."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    card = "24gib" if how.offload else next((key for key in ("h100-80", "h200") if key[:4].upper() in name), "h100-80")
+    system = empty_system(config, torch.bfloat16)
+    found = forecast(system, block_costs(system, shape, compiled=how.compile), how, shape, 1, accumulation)
+    seconds = step_seconds(system, found, GPUS[card], 1, accumulation, shape)
+    return {"card": card, "peak_bytes": found.peak, "host_bytes": found.host, "step_seconds": seconds}
 
 
 def open_gates(system: nn.Module) -> None:
@@ -62,151 +78,162 @@ def open_gates(system: nn.Module) -> None:
             nn.init.constant_(parameter, 0.1)
 
 
-def run_steps(
-    prepared: Prepared, batches: list[MultiModalBatch], accumulation: int, steps: int
-) -> tuple[list[float], list[float], list[str]]:
-    """Seconds, total loss and reasons of skipping of each step."""
-    times, losses, skipped = [], [], []
-    for step in range(steps):
-        chosen = [batches[(step * accumulation + micro) % len(batches)] for micro in range(accumulation)]
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def peaks() -> dict[str, int]:
+    """Bytes at most so far: of the GPU, allocated and reserved, and of this process in host memory."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if not torch.cuda.is_available():
+        return {"peak_bytes": 0, "reserved_bytes": 0, "host_peak_bytes": host}
+    allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    return {"peak_bytes": allocated, "reserved_bytes": reserved, "host_peak_bytes": host}
+
+
+def say(result: dict[str, Any]) -> None:
+    """One line, the last of which is the variant's result."""
+    print(json.dumps(result), flush=True)
+
+
+def steps(
+    prepared: Prepared, batches: list[MultiModalBatch], accumulation: int, count: int
+) -> Iterator[dict[str, Any]]:
+    """Everything that is known after each step; the first, which compiles, has one micro-batch a batch only."""
+    times: list[float] = []
+    losses: list[float] = []
+    skipped: list[str] = []
+    for step in range(count):
+        micro_batches = min(accumulation, len(batches)) if step == 0 else accumulation
+        chosen = [batches[(step + micro) % len(batches)] for micro in range(micro_batches)]
+        synchronize()
         start = time.perf_counter()
         result = train_step(prepared.system.train(), prepared.policy, chosen, LossWeights(), "fp32")
-        torch.cuda.synchronize()
+        synchronize()
         times.append(time.perf_counter() - start)
         losses.append(result.losses["total"])
-        skipped.append(result.skipped)
-        peak = torch.cuda.max_memory_allocated()
-        line = f"step {step}: {times[-1]:.2f} s, loss {losses[-1]:.4f}, {peak / 1e9:.1f} GB {result.skipped}"
-        print(line, file=sys.stderr, flush=True)
-    return times, losses, skipped
+        skipped += [result.skipped] if result.skipped else []
+        warm = times[min(WARM if accumulation == 1 else 1, len(times) - 1) :]
+        middle, tokens = statistics.median(warm), accumulation * worlds.WORLDS * worlds.TEXT
+        yield {
+            "tok_s": tokens / middle, "step_seconds": middle, "steps": len(warm), "all_seconds": times,
+            "losses": losses, "skipped": skipped, "tokens": tokens, **peaks(),
+            "gradient_norms": norms_by_part(prepared.system, prepared.policy),
+        }  # fmt: skip
 
 
-def parts_seconds(prepared: Prepared, batch: MultiModalBatch) -> dict[str, float]:
-    """Seconds of forward and backward of each part alone, gradients dropped (its optimizer step not counted)."""
-    system = prepared.system
+def part_losses(system: UnifiedMultiModalSystem, batch: MultiModalBatch) -> dict[str, Callable[[], Tensor]]:
+    """A loss of each part by itself, on inputs that the others computed before. `decoder_alone` has no bridges."""
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        spectrum, climate = system._encode_spectrum(batch), system._encode_climate(batch).tokens
+        found = {"spectrum": spectrum, "climate": climate, "metabolism": system.metabolic_vae(batch.graph).tokens}
+        others = {name: value.detach().requires_grad_() for name, value in system._project(found).items()}
+        context, visible = system._decoder_context(others, batch.present)
+        hidden = system.decoder.encode(batch.input_ids, context, visible).hidden
+    context, hidden = context.detach().requires_grad_(), hidden.detach().requires_grad_()
 
-    def climate() -> torch.Tensor:
-        return system._encode_climate(batch).tokens.float().square().mean()
+    def fusion() -> Tensor:
+        tokens = {"text": system.projectors["text"](hidden)} | others
+        shown = {name: torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
+                 for name, value in tokens.items()} | {"text": batch.context_mask}  # fmt: skip
+        out = system.fusion(tokens, shown, system.absent, batch.present, hidden.mean(1))
+        return out.state_logits.float().square().mean() + out.physics.float().square().mean()
 
-    def metabolism() -> torch.Tensor:
-        found = system.metabolic_vae(batch.graph)
-        return found.tokens.float().square().mean() + found.fluxes.float().square().mean()
+    def metabolism() -> Tensor:
+        out = system.metabolic_vae(batch.graph)
+        return out.tokens.float().square().mean() + out.edge_logits.float().square().mean()
 
-    def spectrum() -> torch.Tensor:
-        return system._encode_spectrum(batch).float().square().mean()
+    return {
+        "spectrum_encoder": lambda: system._encode_spectrum(batch).float().square().mean(),
+        "climate_cnn": lambda: system._encode_climate(batch).tokens.float().square().mean(),
+        "graph_vae": metabolism,
+        "decoder": lambda: system.decoder(batch.input_ids, batch.lm_labels, context, visible)[1].mean(),
+        "decoder_alone": lambda: system.decoder(batch.input_ids, batch.lm_labels)[1].mean(),
+        "fusion": fusion,
+    }
 
-    def text() -> torch.Tensor:
-        return system.decoder(batch.input_ids, batch.lm_labels)[1].mean()
 
-    out = {}
-    for name, part in (
-        ("climate_cnn", climate),
-        ("graph_vae", metabolism),
-        ("spectrum_encoder", spectrum),
-        ("decoder", text),
-    ):
+def parts_seconds(prepared: Prepared, batch: MultiModalBatch) -> Iterator[dict[str, float]]:
+    """Seconds of a micro-batch's forward and backward of each part alone, its gradient added to a sum as in a step.
+
+    The median of five after two; `update` is the optimizer's step over all sums.
+    """
+    out: dict[str, float] = {}
+    prepared.policy.begin()
+    for name, part in part_losses(prepared.system.train(), batch).items():
         times = []
-        for _ in range(3):
-            torch.cuda.synchronize()
+        for _ in range(7):
+            synchronize()
             start = time.perf_counter()
             part().backward()
-            torch.cuda.synchronize()
+            synchronize()
             times.append(time.perf_counter() - start)
-            prepared.policy.begin()
-        out[name] = min(times)
-    return out
+        out[name] = statistics.median(times[2:])
+        yield out
+    start = time.perf_counter()
+    prepared.policy.finish()
+    synchronize()
+    yield out | {"update": time.perf_counter() - start}
 
 
-def gradient_reaches(system: nn.Module, batch: MultiModalBatch) -> dict[str, bool]:
-    """Whether each part's weights would change: the sum of |gradient| of one of its tensors, seen by a hook."""
-    seen: dict[str, bool] = {}
-    handles = []
-    for name, child in system.named_children():
-        parameter = max(child.parameters(), key=lambda p: p.numel())
-
-        def note(gradient: torch.Tensor, name: str = name) -> None:
-            seen[name] = bool(gradient.float().abs().sum() > 0)
-
-        handles.append(parameter.register_hook(note))
-    _, loss = forward_loss(system, batch, LossWeights(), None, "fp32")  # pyright: ignore[reportArgumentType]
-    loss.total.backward()
-    for handle in handles:
-        handle.remove()
-    return seen
+def against_parts(parts: dict[str, float], seconds: float, accumulation: int) -> dict[str, Any]:
+    """A joint step over the sum of its parts, every micro-batch and the one update counted."""
+    update = parts.get("update", 0.0)
+    sums = {}
+    for name, left_out in (("sum", ("decoder_alone", "update")), ("sum_without_bridges", ("decoder", "update"))):
+        micro_batch = sum(value for part, value in parts.items() if part not in left_out)
+        sums[f"parts_{name}_seconds"] = accumulation * micro_batch + update
+    ratio = {f"ratio_{key[6:-8]}": seconds / value for key, value in sums.items() if value}
+    return {"parts_seconds": parts, **sums, **ratio}
 
 
-def profile(prepared: Prepared, batch: MultiModalBatch) -> dict[str, float]:
-    """Milliseconds on the device of one step by kernel, the 25 longest, and all together."""
-    activities = [torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as found:
-        train_step(prepared.system.train(), prepared.policy, [batch], LossWeights(), "fp32")
-        torch.cuda.synchronize()
-    rows = sorted(found.key_averages(), key=lambda row: -row.self_device_time_total)
-    out = {row.key[:90]: row.self_device_time_total / 1e3 for row in rows[:25]}
-    return out | {"all": sum(row.self_device_time_total for row in rows) / 1e3}
-
-
-def measure(
-    variant: str,
-    file: Path | None,
-    accumulation: int,
-    steps: int,
-    gib: float,
-    name: str,
-    extras: bool,
-    shallow: bool,
-    world_steps: int,
-) -> dict[str, Any]:
-    """Median step after warm-up, peak memory, losses, and (where it keeps gradients) each part alone."""
+def measure(variant: str, o: Namespace) -> None:
+    """Steps, then each part alone where gradients are kept; a line of JSON after each."""
     torch.manual_seed(0)
-    device, how = torch.device("cuda", 0), execution(variant, gib)
-    if how.offload:
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    config = preset(o.preset)
+    if o.tiny:
+        worlds.WORLDS, worlds.TEXT, worlds.POINTS = 2, 32, 24
+        config = replace(config, decoder=replace(config.decoder, vocabulary=4096))
+    how = execution(variant, o.activation_gib if variant.startswith("accumulated") else 0.0, not o.plain)
+    if how.offload and device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(FRACTION_BYTES / total, device)
-    accumulation = accumulation if variant.startswith("accumulated") else 1
-    batches = [batch.to(device) for batch in load_batches(None, 4)]
-    graph = batches[0].graph
-    shape = BatchShape(WORLDS, TEXT, graph.num_nodes, graph.edge_index.shape[1])
+    accumulation = o.accumulation if variant.startswith("accumulated") else 1
+    batches = [batch.to(device) for batch in worlds.load_batches(None, BATCHES)]
+    shape = shape_of(batches[0])
+    result: dict[str, Any] = {
+        "planned": planned(config, how, shape, accumulation), "accumulation": accumulation,
+        "activation_gib": how.activation_gib, "compiled": how.compile,
+    }  # fmt: skip
+    say(result)
     start = time.perf_counter()
-    config = make_shallow(preset(name)) if shallow else preset(name)
-    print(f"{variant}: preparing", file=sys.stderr, flush=True)
     prepared = prepare(config, how, TrainingConfig(lr=1e-5, clip=1.0), device, shape)
     open_gates(prepared.system)
-    torch.cuda.synchronize()
-    built = time.perf_counter() - start
-    print(f"{variant}: prepared in {built:.1f} s", file=sys.stderr, flush=True)
-    reset = torch.cuda.max_memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    times, losses, skipped = run_steps(prepared, batches, accumulation, steps)
-    peak = torch.cuda.max_memory_allocated()
-    warm = sorted(times[max(2, len(times) // 4) if len(times) > 2 else 1 :])
-    step_seconds = warm[len(warm) // 2]
-    tokens = accumulation * WORLDS * TEXT
-    result: dict[str, Any] = {
-        "parameters": sum(p.numel() for p in prepared.system.parameters()),
-        "peak_bytes": peak, "build_peak_bytes": reset,
-        "reserved_bytes": torch.cuda.max_memory_reserved(), "tok_s": tokens / step_seconds,
-        "step_seconds": step_seconds, "build_seconds": built, "all_seconds": times, "losses": losses,
-        "skipped": [reason for reason in skipped if reason], "accumulation": accumulation, "tokens": tokens,
-        "labelled": sum(int((b.lm_labels >= 0).sum()) for b in batches) / len(batches),
-    }  # fmt: skip
-    print(json.dumps(result), flush=True)
-    if not how.offload and extras:
-        try:
-            if file is not None and accumulation == 1:
-                worlds = [batch.to(device) for batch in load_batches(file, 4)]
-                _, losses, skipped = run_steps(prepared, worlds, 1, world_steps)
-                result["real_worlds"] = {"losses": losses, "skipped": [reason for reason in skipped if reason]}
-                print(json.dumps(result), flush=True)
-            result["gradient_reaches"] = gradient_reaches(prepared.system, batches[0])
-            prepared.policy.begin()
-            result["parts_seconds"] = parts_seconds(prepared, batches[0])
-            prepared.policy.begin()
-            result["profile_ms"] = profile(prepared, batches[0])  # one micro-batch and one update
-        except RuntimeError as error:  # the steps above are the result; what follows must not lose it
-            result["parts_error"] = str(error)[:300]
-    return result
+    synchronize()
+    result["build_seconds"] = time.perf_counter() - start
+    result["parameters"] = sum(p.numel() for p in prepared.system.parameters())
+    say(result)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for found in steps(prepared, batches, accumulation, o.steps):
+        result |= found
+        say(result)
+    if variant.startswith("accumulated"):
+        for parts in parts_seconds(prepared, batches[0]):
+            result |= against_parts(parts, result["step_seconds"], accumulation)
+            say(result)
+
+
+def brief(found: dict[str, Any]) -> str:
+    """What to show of a variant's result while it runs."""
+    times = found.get("all_seconds", [found.get("build_seconds", 0.0)])
+    shown = {"seconds": round(times[-1], 3), "tok_s": round(found.get("tok_s", 0.0)), "losses": found.get("losses")}
+    shown |= {key: round(found[key] / 1e9, 1) for key in ("peak_bytes", "host_peak_bytes") if key in found}
+    shown |= {key: found[key] for key in ("parts_seconds", "ratio_sum") if key in found}
+    return json.dumps(shown)
 
 
 def main() -> None:
@@ -214,39 +241,36 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--variant", choices=VARIANTS)
     arguments.add_argument("--only", nargs="*", default=list(VARIANTS))
-    arguments.add_argument("--batches", type=Path, default=None, help="file of benchmarks/worlds.py")
     arguments.add_argument("--accumulation", type=int, default=32)
-    arguments.add_argument("--steps", type=int, default=8)
-    arguments.add_argument("--activation-gib", type=float, default=0.0)
+    arguments.add_argument("--steps", type=int, default=7)
+    arguments.add_argument("--activation-gib", type=float, default=16.0, help="of the accumulated variants")
     arguments.add_argument("--preset", default="full_16_8b")
-    arguments.add_argument("--limit", type=float, default=LIMIT)
-    arguments.add_argument("--world-steps", type=int, default=20, help="steps on real worlds, if given")
-    arguments.add_argument("--bare", action="store_true", help="steps only: no real worlds, parts or profile")
-    arguments.add_argument("--shallow", action="store_true", help="few blocks of each kind: to fill compile caches")
+    arguments.add_argument("--limit", type=float, nargs="*", default=[LIMIT], help="seconds, of each variant or of all")
+    arguments.add_argument("--plain", action="store_true", help="without compilation")
+    arguments.add_argument("--tiny", action="store_true", help="rehearse with small sizes")
     o = arguments.parse_args()
+    if o.tiny:
+        o.preset, o.plain = "mini", True
     if o.variant:
-        found = measure(
-            o.variant,
-            o.batches,
-            o.accumulation,
-            o.steps,
-            o.activation_gib,
-            o.preset,
-            not o.bare,
-            o.shallow,
-            o.world_steps,
-        )
-        print(json.dumps(found), flush=True)
+        measure(o.variant, o)
         return
     passed = [f"--accumulation={o.accumulation}", f"--steps={o.steps}", f"--activation-gib={o.activation_gib}"]
-    passed += [f"--preset={o.preset}"] + ([f"--batches={o.batches}"] if o.batches else [])
+    passed += [f"--preset={o.preset}", *(f"--{name}" for name in ("plain", "tiny") if getattr(o, name))]
+    path = o.result or o.out / "joint_step.json"
     variants: dict[str, dict[str, Any]] = {}
-    for variant in o.only:
-        variants[variant] = run_variant(sys.argv[0], variant, passed, o.limit, o.out / "joint_step.log")
-        write(o.out, "joint_step", {"variants": variants})
-    table([("joint", "tok/s", "s/step", "GB")] + [
+    for place, variant in enumerate(o.only):
+
+        def note(found: dict[str, Any], variant: str = variant) -> None:
+            print(variant, brief(found), flush=True)
+            variants[variant] = found
+            write(path.parent, path.stem, {"variants": variants})
+
+        limit = o.limit[min(place, len(o.limit) - 1)]
+        note(run_variant(sys.argv[0], variant, passed, limit, path.with_suffix(".log"), note))
+    table([("joint", "tok/s", "s/step", "GB", "planned s", "planned GB", "joint/parts")] + [
         (name, found.get("tok_s", found.get("error", "")[-300:]), found.get("step_seconds", "–"),
-         found.get("peak_bytes", 0) / 1e9)
+         found.get("peak_bytes", 0) / 1e9, found.get("planned", {}).get("step_seconds", "–"),
+         found.get("planned", {}).get("peak_bytes", 0) / 1e9, found.get("ratio_sum", "–"))
         for name, found in variants.items()
     ])  # fmt: skip
 

@@ -9,6 +9,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     """Arguments that all benchmarks take."""
     out = argparse.ArgumentParser(description=description)
     out.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    out.add_argument("--result", type=Path, default=None, help="the result file itself")
     return out
 
 
@@ -70,22 +72,37 @@ def write(folder: Path, name: str, result: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def run_variant(script: str, variant: str, arguments: list[str], limit: float, log: Path) -> dict[str, Any]:
+def run_variant(
+    script: str,
+    variant: str,
+    arguments: list[str],
+    limit: float,
+    log: Path,
+    note: Callable[[dict[str, Any]], None] = lambda found: None,
+) -> dict[str, Any]:
     """One variant in a process of its own (clean memory); the last line that it prints is its JSON result.
 
     It prints one after every step, so that a variant that is stopped at its limit keeps what it had.
+
+    Args:
+        limit: seconds. note: is told every result as it comes.
     """
     command = [sys.executable, script, "--variant", variant, *arguments]
     log.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
     with log.open("a") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        try:
-            output, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-    lines = output.strip().splitlines()
-    return json.loads(lines[-1]) if lines else {"error": f"exit {process.returncode}, see {log.name}"}
+        clock = threading.Timer(limit, process.kill)
+        clock.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            found = json.loads(line)
+            note(found)
+        process.wait()
+        clock.cancel()
+    if process.returncode:
+        found["error"] = f"exit {process.returncode}, see {log.name}: {log.read_text()[-600:]}"
+    return found
 
 
 def table(rows: list[tuple[Any, ...]]) -> None:

@@ -42,7 +42,7 @@ class GradientPolicy(Protocol):
 
     @property
     def norms(self) -> Mapping[nn.Parameter, Tensor]:
-        """Of this rank's rows of each gradient of the last step, [] float32, before clipping; until the next `begin`."""
+        """Of this rank's rows of each gradient of the last step, unclipped, [] float32; until the next `begin`."""
         ...
 
     def begin(self) -> None:

@@ -285,13 +285,15 @@ def report(
     """Log a step's losses, the norm of its gradient in each part of the system, and move the bar."""
     speed = monitor.steps_per_second(progress.step)
     monitor.advance(progress.step, {name: result.losses[name] for name in MAIN_LOSSES if name in result.losses})
-    values = {
+    values: dict[str, Any] = {
         **result.losses,
         "gradient_norm": result.gradient_norm,
         "gradient_norm_of": norms,
         "lr": learning_rate(progress.step - 1, settings),
         "worlds_per_second": speed * settings.batch_size * settings.accumulation,
     }
+    if torch.cuda.is_available():
+        values["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
     monitor.record(progress.step, "train", values)
 
 
