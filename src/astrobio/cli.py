@@ -85,13 +85,20 @@ def simulate(
     hold_out: Annotated[
         list[str] | None, typer.Option(help="gcm, star, noise, path[=VALUE] or all: own splits")
     ] = None,
+    climate: Annotated[str, typer.Option(help="clero, kept (GCM runs), exoplasim, a folder of runs")] = "clero",
+    gcm_runs: Annotated[Path | None, typer.Option(help="where exoplasim's runs go [the cache]")] = None,
+    gcm_parameters: Annotated[Path | None, typer.Option(help="JSON of the runs to make [4 drawn]")] = None,
+    years: Annotated[int | None, typer.Option(help="of exoplasim at most [20]")] = None,
+    balance: Annotated[float | None, typer.Option(help="W/m² at which its climate is settled [1]")] = None,
 ) -> None:
     """Simulate worlds from star to photons: climate, spectrum, candidate metabolism, texts."""
     from astrobio.dataset.build import describe, settings_of, simulate_to
+    from astrobio.worlds.exoplasim import climate_folder
 
     chosen = {"depth_grid": depth_grid, "contamination": contamination, "instruments": instruments, "kind": kind}
     settings = settings_of(depth, transits, floor, gcm=gcm, **chosen)
-    summary = simulate_to(out, worlds, seed, workers, settings, piece, organisms, scheduler, hold_out)
+    runs = climate_folder(climate, seed, gcm_runs, gcm_parameters, years, balance, console)
+    summary = simulate_to(out, worlds, seed, workers, settings, piece, organisms, scheduler, hold_out, runs)
     Console().print(describe(summary))
 
 

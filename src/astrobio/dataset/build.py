@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -25,10 +26,17 @@ from astrobio.dataset.store import PIECES, Piece, piece_path
 from astrobio.errors import InputError
 from astrobio.formats.graphs import load_graphs, save_graphs
 from astrobio.worlds.biosphere import Organism, load_organisms
-from astrobio.worlds.climate import simulate_climate
+from astrobio.worlds.gcm_runs import GcmPool, digests, read_runs
 from astrobio.worlds.instrument import named_depth
 from astrobio.worlds.scenario import GCMS, Pools
-from astrobio.worlds.simulate import SimulationSettings, draw_world, package_versions, simulate_world, world_id
+from astrobio.worlds.simulate import (
+    SimulationSettings,
+    draw_world,
+    package_versions,
+    simulate_world,
+    world_climate,
+    world_id,
+)
 
 SHARD = 32  # worlds a piece: a few seconds of work, a dozen MB of climate
 FORMAT = 1  # of the folder; raised when an older reader could not read it
@@ -42,20 +50,26 @@ SOURCES = {  # what the default worlds are made of, and under which licence
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides the bits of a data set; `worlds` counts those in distribution."""
+    """All that decides the bits of a data set; `worlds` counts those in distribution.
+
+    `runs` are name and SHA-256 of the climate model's runs that all worlds are drawn on; () emulates climates.
+    """
 
     worlds: int
     seed: int
     settings: SimulationSettings
     metabolism: bool = True
     hold_outs: HoldOuts = field(default_factory=HoldOuts)
+    runs: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         assert self.blocks  # refuses too few worlds
 
     @cached_property
     def blocks(self) -> list[str]:
-        """Split of each block of six indices."""
+        """Split of each block of six indices; worlds on a climate model's runs are all for testing."""
+        if self.runs:
+            return ["test"] * -(-self.worlds // splits.BLOCK)
         return splits.split_of_blocks(self.worlds, self.seed, self.hold_outs)
 
     @property
@@ -102,6 +116,7 @@ def build_dataset(
     organisms: Path | None = None,
     scheduler: str | None = None,
     hold_outs: HoldOuts | None = None,
+    runs: Path | None = None,
     quiet: bool = False,
 ) -> BuildSummary:
     """Simulate worlds into `out`, or finish what an interrupted build left there.
@@ -113,14 +128,19 @@ def build_dataset(
         organisms: an organism library (`organisms.npz` of another data set); None takes the default organisms.
         scheduler: address of a Dask cluster that does the work (see `astrobio.dataset.cluster`).
         hold_outs: what to keep from training; each makes a further split, beyond `worlds`.
+        runs: folder of a climate model's runs (see `astrobio.worlds.gcm_runs`) that the worlds are drawn on, all in the
+            split "test"; None emulates climates.
 
     Raises:
-        InputError: `out` holds something else, or another build, or the cluster can't be used.
+        InputError: `out` holds something else, or another build, or the cluster can't be used, or no run.
     """
     root = Path(out).absolute()
-    plan = Plan(worlds, seed, settings or SimulationSettings(), metabolism, hold_outs or HoldOuts())
+    hashed = () if runs is None else digests(runs)
+    plan = Plan(worlds, seed, settings or SimulationSettings(), metabolism, hold_outs or HoldOuts(), hashed)
     identity = _identity(plan)
     _claim(root, identity)
+    if runs is not None:
+        _copy_runs(runs, root / "runs")
     started = time.perf_counter()
     library = _organisms(root, plan, organisms)
     done = _verified(root)
@@ -142,6 +162,7 @@ def simulate_to(
     organisms: Path | None = None,
     scheduler: str | None = None,
     hold_out: Sequence[str] | None = None,
+    runs: Path | None = None,
 ) -> BuildSummary:
     """`build_dataset` with a command line's plain values, checked.
 
@@ -156,10 +177,12 @@ def simulate_to(
     named = settings.gcm.split("+")
     if not set(named) <= set(GCMS) or len(set(named)) < len(named):
         raise InputError(f"--gcm: expected one of {GCMS}, or several such as um+exocam, found {settings.gcm!r}")
+    if runs is not None and hold_out:
+        raise InputError("--hold-out: worlds on a climate model's runs are all held out already; leave it away")
     chosen = tuple(piece for piece in PIECES if not pieces or piece in pieces)
     return build_dataset(
         out, worlds, seed, workers, settings=settings, modalities=chosen, organisms=organisms, scheduler=scheduler,
-        hold_outs=HoldOuts.parse(hold_out or (), settings),
+        hold_outs=HoldOuts.parse(hold_out or (), settings), runs=runs,
     )  # fmt: skip
 
 
@@ -184,6 +207,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "format": FORMAT, "version": __version__, "worlds": plan.worlds, "seed": plan.seed, "shard": SHARD,
         "settings": asdict(plan.settings) | {"device": "any"}, "metabolism": plan.metabolism,
         "packages": package_versions(), **({"hold_out": held_out} if held_out else {}),
+        **({"runs": dict(plan.runs)} if plan.runs else {}),
     }  # fmt: skip
 
 
@@ -204,6 +228,15 @@ def _claim(root: Path, identity: dict[str, Any]) -> None:
         raise InputError(f"{root}: expected an empty folder or a data set, found other files; choose another --out")
     root.mkdir(parents=True, exist_ok=True)
     store.write_json(path, {"complete": False, "modalities": [], "shards": 0, "identity": identity})
+
+
+def _copy_runs(source: Path, target: Path) -> None:
+    """The runs of this data set, in its own folder, where workers on any machine find them."""
+    target.mkdir(exist_ok=True)
+    for path in (p for p in sorted(source.glob("[!.]*")) if p.suffix in (".nc", ".json")):
+        partial = target / f".{path.name}.{os.getpid()}"
+        shutil.copyfile(path, partial)
+        os.replace(partial, target / path.name)
 
 
 def _organisms(root: Path, plan: Plan, given: Path | None) -> list[Organism]:
@@ -274,10 +307,12 @@ def _run(
 
 
 @lru_cache(maxsize=2)
-def _pools(root: Path, plan: Plan) -> dict[str, tuple[list[Organism], Pools, SimulationSettings]]:
-    """Organisms, hosts and settings of each split, read once a process."""
+def _pools(root: Path, plan: Plan) -> dict[str, tuple[list[Organism], Pools | GcmPool, SimulationSettings]]:
+    """Organisms, hosts (or runs) and settings of each split, read once a process."""
     organisms = _read_organisms(root / "organisms.npz") if plan.metabolism else []
     chosen = splits.organism_pools(organisms, plan.seed)[0] if organisms else dict.fromkeys(splits.SPLITS, ())
+    if plan.runs:
+        return {"test": ([organisms[i] for i in chosen["test"]], read_runs(root / "runs"), plan.settings)}
     found = {}
     for split, hosts in splits.host_pools(plan.worlds, plan.seed, plan.hold_outs).items():
         own = [organisms[i] for i in chosen[split if split in chosen else "test"]]
@@ -317,7 +352,7 @@ def _simulate(root: Path, plan: Plan, shard: int) -> tuple[list[Sample], list[di
 def _climates(root: Path, plan: Plan, shard: int) -> list[ClimateCube]:
     """Only the climates of a shard whose worlds were made before, perhaps on another machine."""
     lines = piece_path(root, "worlds", shard).read_text(encoding="utf-8").splitlines()
-    scenarios = []
+    cubes = []
     for index, line in zip(plan.indices(shard), lines, strict=True):
         organisms, pools, settings = _pools(root, plan)[plan.split(index)]
         scenario, _ = draw_world(index, plan.seed, organisms, pools, settings)
@@ -327,8 +362,8 @@ def _climates(root: Path, plan: Plan, shard: int) -> list[ClimateCube]:
                 f"{root}/worlds/{shard:05d}.jsonl: world {world_id(index, plan.seed)}: expected climate seed "
                 f"{known['climate_seed']}, drew {scenario.climate_seed}; rebuild the worlds on this machine"
             )
-        scenarios.append(scenario)
-    return simulate_climate(scenarios, device=plan.settings.device)
+        cubes.append(world_climate(scenario, pools, settings))
+    return cubes
 
 
 def _finish(
@@ -351,11 +386,16 @@ def _finish(
     counts = Counter(plan.split(index) for shard in range(plan.shards) for index in plan.indices(shard))
     sizes = {p: sum(store.size_of(piece_path(root, p, s)) for s in range(plan.shards)) / plan.total for p in present}
     rules = {"hosts": "no star in two splits", "climate": "own draws for every world", "organisms": how}
+    licences = SOURCES
+    if plan.runs:
+        runs = read_runs(root / "runs").runs
+        rules |= {"hosts": "those of the runs", "climate": "runs of a climate model, shared by worlds"}
+        licences = SOURCES | {"climate": "output of " + ", ".join(sorted({run.model for run in runs}))}
     if plan.hold_outs.splits:
         rules["hold_out"] = plan.hold_outs.rules()
     store.write_json(root / "manifest.json", {
         "complete": "worlds" in present, "modalities": present, "shards": plan.shards, "identity": identity,
-        "pieces": dict(sorted(hashes.items())), "states": dict(states), "splits": dict(counts), "licences": SOURCES,
+        "pieces": dict(sorted(hashes.items())), "states": dict(states), "splits": dict(counts), "licences": licences,
         "bytes_per_world": sizes,
         "split_rule": rules,
         "priors": "astrobio.worlds.scenario, atmosphere, stars and instrument of the version above",

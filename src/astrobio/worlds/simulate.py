@@ -21,6 +21,7 @@ from astrobio.errors import InputError
 from astrobio.worlds import emission, narrative
 from astrobio.worlds.climate import column_mean_water, simulate_climate, surface_climate
 from astrobio.worlds.disequilibrium import available_gibbs_energy, moist
+from astrobio.worlds.gcm_runs import GcmPool
 from astrobio.worlds.instrument import DEFAULT_TRANSITS, DEPTH_GRID
 from astrobio.worlds.scenario import Pools, Scenario, draw_scenario, with_resident
 from astrobio.worlds.spectrum import Limb, limb_column, simulate_spectrum
@@ -99,6 +100,7 @@ def simulate_worlds(
     organisms: Sequence[Organism] = (),
     *,
     stars: Sequence[Star] | None = None,
+    runs: GcmPool | None = None,
     settings: SimulationSettings | None = None,
 ) -> list[Sample]:
     """Simulate worlds, each with all that is known of it.
@@ -107,21 +109,22 @@ def simulate_worlds(
         indices: world indices; a world depends on its index and `seed`, not on its neighbours.
         organisms: the pool that residents and candidates come from; without one, worlds carry no metabolism.
         stars: the pool of hosts; None draws a new host for every world.
+        runs: of a climate model, whose climates and hosts the worlds take; None emulates.
         settings: instrument and models; None takes the defaults.
     """
     settings = settings or SimulationSettings()
-    pools = None if stars is None else Pools(tuple(stars))
+    pools = runs or (None if stars is None else Pools(tuple(stars)))
     return [simulate_world(index, seed, organisms, pools, settings) for index in indices]
 
 
 def simulate_world(
-    index: int, seed: int, organisms: Sequence[Organism], pools: Pools | None, settings: SimulationSettings
+    index: int, seed: int, organisms: Sequence[Organism], pools: Pools | GcmPool | None, settings: SimulationSettings
 ) -> Sample:
     """One world (see `simulate_worlds`)."""
     streams = _streams(index, seed)
     scenario, metabolism = draw_world(index, seed, organisms, pools, settings)
     transits = world_transits(index, seed, settings)
-    cube = simulate_climate([scenario], device=settings.device)[0]
+    cube = world_climate(scenario, pools, settings)
     water = column_mean_water(cube, scenario)
     temperature = cube.global_mean("surface_temperature")
     text = streams["text"]
@@ -140,6 +143,13 @@ def simulate_world(
             "truth": latent_truth(scenario, limb_column(scenario, cube), gibbs_energy(scenario, temperature, water)),
         },
     )  # fmt: skip
+
+
+def world_climate(scenario: Scenario, pools: Pools | GcmPool | None, settings: SimulationSettings) -> ClimateCube:
+    """A world's climate: the emulator's draws, or that of the run it was drawn on."""
+    if isinstance(pools, GcmPool):
+        return pools.cube(scenario.gcm)
+    return simulate_climate([scenario], device=settings.device)[0]
 
 
 def observe(scenario: Scenario, cube: ClimateCube, transits: int, settings: SimulationSettings) -> Spectrum:
@@ -172,14 +182,17 @@ def world_gcm(index: int, seed: int, settings: SimulationSettings) -> str:
 
 
 def draw_world(
-    index: int, seed: int, organisms: Sequence[Organism], pools: Pools | None, settings: SimulationSettings
+    index: int, seed: int, organisms: Sequence[Organism], pools: Pools | GcmPool | None, settings: SimulationSettings
 ) -> tuple[Scenario, MetabolicGraph | None]:
     """Scenario and metabolism of a world: the cheap part, before climate and spectrum are simulated."""
     streams = _streams(index, seed)
-    scenario = draw_scenario(
-        world_state(index, seed), streams["scenario"], pools, gcm=world_gcm(index, seed, settings),
-        surface_climate=lambda proposal: surface_climate(proposal, settings.device),
-    )  # fmt: skip
+    if isinstance(pools, GcmPool):
+        scenario = pools.draw(index, seed, streams["scenario"])
+    else:
+        scenario = draw_scenario(
+            world_state(index, seed), streams["scenario"], pools, gcm=world_gcm(index, seed, settings),
+            surface_climate=lambda proposal: surface_climate(proposal, settings.device),
+        )  # fmt: skip
     if not organisms:
         return scenario, None
     from astrobio.worlds.biosphere import draw_metabolism
