@@ -17,7 +17,7 @@ from astrobio.training.checkpoint import read_run
 from astrobio.training.config import RunConfig
 from astrobio.training.feed import Store, sweep
 from astrobio.training.loop import prepare_run
-from astrobio.training.packed import load_store, prepare_split, save_store
+from astrobio.training.packed import load_store, parts_of, prepare_parts, save_store
 
 CPU = torch.device("cpu")
 
@@ -68,10 +68,11 @@ def test_a_split_prepared_in_parts_loads_as_one_and_is_kept(
 ):
     monkeypatch.setattr(packed, "WorldDataset", lambda data, split: worlds[split])
     monkeypatch.setattr(packed, "PART", 5)
-    packed._opened.cache_clear()
+    packed.open_worlds.cache_clear()
+    packed._collator.cache_clear()
     prepare_run(tiny_run, "data", tmp_path / "like", Console(quiet=True))
-    options = {"half": False, "processes": 1}
-    files = prepare_split(tmp_path / "like", Path("data"), "train", tmp_path / "parts", **options)
+    parts = parts_of(tmp_path / "like", Path("data"), "train", tmp_path / "parts", half=False)
+    files = prepare_parts(parts, processes=1)
     assert [path.name for path in files] == [f"train-{k:05d}.safetensors" for k in range(3)]
     _, tokenizer, statistics = read_run(tmp_path / "like")
     whole = Store(worlds["train"], Collator(tokenizer, statistics), CPU, "memory")
@@ -81,7 +82,7 @@ def test_a_split_prepared_in_parts_loads_as_one_and_is_kept(
     monkeypatch.setattr(packed, "prepare_row", lambda *_: pytest.fail("a finished part was prepared again"))
     files[1].unlink()
     with pytest.raises(pytest.fail.Exception, match="prepared again"):
-        prepare_split(tmp_path / "like", Path("data"), "train", tmp_path / "parts", **options)
+        prepare_parts(parts, processes=1)
     with pytest.raises(InputError, match="expected 12 worlds, found 7"):
         load_store(Store(worlds["train"], Collator(tokenizer, statistics), CPU, "memory"), [files[0], files[2]])
 

@@ -236,24 +236,35 @@ def feature_tables(splits: Mapping[str, Worlds], *, progress: bool = True, worke
 
 
 def gradient_boosting(tables: Mapping[str, Table], *, trials: int = 1, seed: int = 0) -> Float[np.ndarray, "N C"]:
-    """[N, C] probabilities of the test worlds by histogram gradient boosting.
+    """[N, C] probabilities of the test worlds by histogram gradient boosting; see `boosted_trees`."""
+    return boosted_trees(tables, trials=trials, seed=seed)["test"]
+
+
+def boosted_trees(
+    tables: Mapping[str, Table], *, trials: int = 1, seed: int = 0
+) -> dict[str, Float[np.ndarray, "N C"]]:
+    """Calibrated probabilities of all worlds but the training ones, by split.
 
     Settings and number of trees are those of least negative log-likelihood on the validation worlds.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    train_table, validation, test = (tables[name] for name in ("train", "validation", "test"))
+    train_table, validation = tables["train"], tables["validation"]
     best_loss, best, best_count = np.inf, None, 0
     for rate, leaves in TREES[:trials]:
-        model = HistGradientBoostingClassifier(
-            learning_rate=rate, max_leaf_nodes=leaves, max_iter=BOOSTING_ROUNDS, random_state=seed
-        ).fit(train_table.features, train_table.labels)
+        settings: dict[str, Any] = {"max_iter": BOOSTING_ROUNDS, "early_stopping": False, "random_state": seed}
+        model = HistGradientBoostingClassifier(learning_rate=rate, max_leaf_nodes=leaves, **settings).fit(
+            train_table.features, train_table.labels
+        )
         losses = [negative_log_likelihood(p, validation.labels) for p in _staged(model, validation.features)]
         if min(losses) < best_loss:
             best_loss, best, best_count = min(losses), model, int(np.argmin(losses))
-    held_out, wanted = (next(islice(_staged(best, t.features), best_count, None)) for t in (validation, test))
-    temperature = fit_temperature(_log(held_out), validation.labels)
-    return np.exp(log_softmax(_log(wanted) / temperature))
+    logs = {
+        name: _log(next(islice(_staged(best, table.features), best_count, None)))
+        for name, table in tables.items() if name != "train"
+    }  # fmt: skip
+    temperature = fit_temperature(logs["validation"], validation.labels)
+    return {name: np.exp(log_softmax(log / temperature)) for name, log in logs.items()}
 
 
 def _staged(model: Any, features: Float[np.ndarray, "N F"]) -> Iterator[Float[np.ndarray, "N C"]]:

@@ -60,6 +60,7 @@ def evaluate_run(
     data_dir: Path | str,
     *,
     split: str = "test",
+    scored: Path | None = None,
     baselines: bool = True,
     trials: int = 1,
     device: str = "auto",
@@ -67,12 +68,13 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Calibrate a run on the validation split and score it, and its baselines, on the test split.
 
-    `RUN/evaluation.json` (of another split: `evaluation-SPLIT.json`) receives more than is returned: likelihoods,
-    reliability, what permuting each modality costs, how far the written assessments are right, how many worlds look
-    unlike the training's, and the paired differences to every baseline.
+    `RUN/evaluation.json` (of another split or folder: `evaluation-ITS_NAME.json`) receives more than is returned:
+    likelihoods, reliability, what permuting each modality costs, how far the written assessments are right, how many
+    worlds look unlike the training's, and the paired differences to every baseline.
 
     Args:
-        split: the one to score, such as "ood-star" of a data set that has it.
+        split: the one to score, such as "ood-star" of a data set that has it. scored: another folder of worlds that has
+            the split to score, such as one on a climate model's runs; None is `data_dir`.
         baselines: train isolated systems (into `RUN/baselines`, resumed and kept) and boosted trees; without, their
             entries are None. trials: tuning trials that each baseline gets (the run itself had one).
 
@@ -85,7 +87,7 @@ def evaluate_run(
     """
     run_dir, data_dir, console = Path(run_dir), Path(data_dir), console or Console(stderr=True)
     target = choose_device(device)
-    run, splits = load_run(run_dir, target), open_splits(run_dir, data_dir, target, split)
+    run, splits = load_run(run_dir, target), open_splits(run_dir, data_dir, target, split, scored)
     calibration = calibrate(run, splits)
     calibration.save(run_dir / "calibration.json")
     everything = predict_all(run, splits.test, label="unified")
@@ -106,15 +108,18 @@ def evaluate_run(
         "language": language(run, splits.test, everything, limit=limit, label="writing assessments"),
         "data": _identity(splits.test.worlds), "split": split, "states": list(WORLD_STATES),
     }  # fmt: skip
-    name = "evaluation" if split == "test" else f"evaluation-{split}"
-    write_json(run_dir / f"{name}.json", {**report, **details})
+    parts = [scored.resolve().name] * (scored is not None) + [split] * (split != "test")
+    write_json(run_dir / f"{'-'.join(['evaluation', *parts])}.json", {**report, **details})
     return report
 
 
-def open_splits(run_dir: Path, data_dir: Path, device: torch.device, split: str = "test") -> Splits:
+def open_splits(
+    run_dir: Path, data_dir: Path, device: torch.device, split: str = "test", scored: Path | None = None
+) -> Splits:
     """Training and validation worlds and those to be scored, as a run's tokenizer and statistics prepare them."""
     settings = read_run(run_dir)[0].training
-    return Splits(*(open_store(run_dir, data_dir, name, settings, device) for name in ("train", "validation", split)))
+    parts = (("train", data_dir), ("validation", data_dir), (split, scored or data_dir))
+    return Splits(*(open_store(run_dir, folder, name, settings, device) for name, folder in parts))
 
 
 def calibrate(run: LoadedRun, splits: Splits) -> Calibration:
@@ -253,17 +258,18 @@ def evaluate_and_print(
     json_file: Path | None,
     *,
     split: str,
+    scored: Path | None,
     baselines: bool,
     trials: int,
     device: str,
     console: Console,
 ) -> None:
     """`evaluate_run`, its table on the console and its report in a file."""
-    options = {"split": split, "baselines": baselines, "trials": trials, "device": device}
+    options = {"split": split, "scored": scored, "baselines": baselines, "trials": trials, "device": device}
     report = evaluate_run(run_dir, data_dir, **options, console=console)
     if json_file is not None:
         write_json(json_file, report)
-    rows = Table("system", "macro accuracy [95%]", "calibration error", title=f"held-out worlds ({split})")
+    rows = Table("system", "macro accuracy [95%]", "calibration error", title=f"held-out worlds ({scored or split})")
     entries = {"unified": report["unified"], **{f"{name} alone": entry for name, entry in report["single"].items()}}
     entries |= {"late fusion": report["isolated_late_fusion"], "boosted trees": report["gradient_boosting"]}
     for name, entry in entries.items():

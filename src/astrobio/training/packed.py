@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -45,47 +45,60 @@ class Part(NamedTuple):
     half: bool
 
 
-def prepare_split(like: Path, data: Path, split: str, folder: Path, *, half: bool, processes: int) -> list[Path]:
-    """Prepare a split by so many processes into files of `PART` worlds; files that are there already are kept.
+def parts_of(like: Path, data: Path, split: str, folder: Path, *, half: bool) -> list[Part]:
+    """The files of a split, `PART` worlds each, in the order of their worlds, for `prepare_part` and `load_store`.
 
     Args:
         like: run folder whose tokenizer and statistics are taken. folder: for the files. half: keep cubes in bf16.
-
-    Returns:
-        The files in the order of their worlds, for `load_store`.
     """
-    size = len(WorldDataset(data, split))
-    parts = [
-        Part(
-            like, data, split, start, min(start + PART, size), folder / f"{split}-{start // PART:05d}.safetensors", half
-        )
+    size = len(open_worlds(data, split))
+    return [
+        Part(like, data, split, start, min(start + PART, size), _path(folder, split, start // PART), half)
         for start in range(0, size, PART)
     ]
+
+
+def prepare_parts(parts: Sequence[Part], processes: int, label: str = "preparing worlds") -> list[Path]:
+    """Write the files that are not there yet by so many processes; returns the paths of all."""
     missing = [part for part in parts if not part.path.is_file()]
-    if missing and processes <= 1:
+    if processes <= 1:
         for part in missing:
-            _prepare_part(part)
+            prepare_part(part)
     elif missing:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(processes, len(missing)), mp_context=context) as pool:
-            for _ in track(pool.map(_prepare_part, missing), f"preparing {split}", total=len(missing), transient=True):
+            for _ in track(pool.map(prepare_part, missing), label, total=len(missing), transient=True):
                 pass
     return [part.path for part in parts]
 
 
-def _prepare_part(part: Part) -> None:
+def prepare_part(part: Part) -> None:
+    """Write one file."""
+    worlds = open_worlds(part.data, part.split)
+    save_samples(part, (worlds[index] for index in range(part.start, part.stop)))
+
+
+def save_samples(part: Part, samples: Iterable[Sample]) -> None:
+    """Prepare the worlds of a part, wherever they come from, and write its file."""
     torch.set_num_threads(1)
-    worlds, collator = _opened(part.like, part.data, part.split)
-    save_rows(
-        [prepare_row(worlds[i], collator, Data()) for i in range(part.start, part.stop)], part.path, half=part.half
-    )
+    collator = _collator(part.like)
+    save_rows([prepare_row(sample, collator, Data()) for sample in samples], part.path, half=part.half)
+
+
+def _path(folder: Path, split: str, number: int) -> Path:
+    return folder / f"{split}-{number:05d}.safetensors"
+
+
+@lru_cache(maxsize=16)
+def open_worlds(data: Path, split: str) -> WorldDataset:
+    """A split, opened once a process."""
+    return WorldDataset(data, split)
 
 
 @lru_cache(maxsize=1)
-def _opened(like: Path, data: Path, split: str) -> tuple[WorldDataset, Collator]:
-    """A split and what prepares it, opened once a process."""
+def _collator(like: Path) -> Collator:
     config, tokenizer, statistics = read_run(like)
-    return WorldDataset(data, split), Collator(tokenizer, statistics, config.training.max_length)
+    return Collator(tokenizer, statistics, config.training.max_length)
 
 
 def save_store(store: Store, path: Path, *, half: bool = False) -> None:
@@ -114,7 +127,7 @@ def save_rows(rows: Sequence[Row], path: Path, *, half: bool = False) -> None:
 def load_store(
     store: Store, files: Path | Sequence[Path], *, records: Sequence[Mapping[str, Any]] | None = None
 ) -> Store:
-    """Fill a store on the same worlds with rows that `save_store` or `prepare_split` wrote; returns it.
+    """Fill a store on the same worlds with rows that `save_store` or `prepare_parts` wrote; returns it.
 
     Args:
         files: one, or those of all parts in order.

@@ -1,0 +1,219 @@
+"""The figures of `worlds_20k.py`, one a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from astrobio.batch import WORLD_STATES
+
+Found = Mapping[str, dict[str, Any]]  # depth → what `worlds_20k_report.of_depth` found
+ORDER = (
+    "small", "small-frozen", "unified", "no-experts", "late_fusion", "trees-all", "spectrum+climate",
+    "trees-spectrum+climate", "spectrum", "trees-spectrum", "climate", "trees-climate", "text", "trees-text",
+    "metabolism", "trees-metabolism", "trees-oracle",
+)  # fmt: skip
+NAMES = {
+    "small": "unified, small", "small-frozen": "unified, small, decoder frozen", "unified": "unified, mini",
+    "late_fusion": "late fusion of the four alone, mini", "trees-all": "boosted trees on all features",
+    "trees-oracle": "oracle: trees on the hidden truth",
+}  # fmt: skip
+OURS, RIVAL, LIMIT = "#b5179e", "#4a5568", "#2f855a"
+COLOURS = ("#b5179e", "#4361ee", "#f77f00", "#2a9d8f")
+
+
+def said(name: str) -> str:
+    """A system as a reader should read it."""
+    if name in NAMES:
+        return NAMES[name]
+    if name.startswith("trees-"):
+        return f"trees on {name.removeprefix('trees-')}"
+    return name.replace("no-", "unified, mini, without ") if name.startswith("no-") else f"{name} alone, mini"
+
+
+def ordered(names: Collection[str]) -> list[str]:
+    """Systems in the order of the tables: those named first, then the other pairs, then the ablations."""
+    return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+
+
+def draw_all(depths: Found, folder: Path) -> dict[str, Path]:
+    """Draw what there is to draw; returns figure → file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
+    drawers: dict[str, Callable[[Any, Found], bool]] = {
+        "systems": systems, "ablations": ablations, "language": words, "ood": shifts, "reliability": diagram,
+        "confusion": matrix,
+    }  # fmt: skip
+    drawn = {}
+    for name, draw in drawers.items():
+        path = folder / f"worlds_20k_{name}.png"
+        if _save(draw, depths, path):
+            drawn[name] = path
+    return drawn
+
+
+def _save(draw: Callable[[Any, Found], bool], depths: Found, path: Path) -> bool:
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(layout="constrained")
+    done = draw(figure, depths)
+    if done:
+        for axis in figure.axes:
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set_axisbelow(True)
+        figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return done
+
+
+def _rows(axis: Any, names: list[str], label: str) -> None:
+    axis.set_yticks(range(len(names)), [said(name) for name in names])
+    axis.set_xlabel(label)
+    axis.grid(axis="x", color="#e2e8f0", lw=0.8)
+
+
+def _bar(axis: Any, row: float, low: float, mean: float, high: float, colour: str, label: str | None = None) -> None:
+    axis.plot([low, high], [row, row], color=colour, lw=2.5, solid_capstyle="round")
+    axis.plot(mean, row, "o", color=colour, ms=5, label=label)
+
+
+def systems(figure: Any, depths: Found) -> bool:
+    """Macro accuracy of every system at every depth."""
+    names = ordered({n for found in depths.values() for n in found["systems"] if not n.startswith("no-")})[::-1]
+    figure.set_size_inches(4 + 3 * len(depths), 0.9 + 0.27 * len(names))
+    axes = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
+    for axis, (depth, found) in zip(axes, depths.items(), strict=True):
+        for row, name in enumerate(names):
+            if name in found["systems"]:
+                entry = found["systems"][name]
+                colour = OURS if name in ("small", "unified") else LIMIT if name == "trees-oracle" else RIVAL
+                _bar(axis, row, *_triple(entry), colour)
+                axis.plot(entry["seeds"], [row] * len(entry["seeds"]), "|", color=colour, ms=9, alpha=0.6)
+        axis.axvline(1 / 6, color="#a0aec0", lw=1, ls=":")
+        axis.set_title(f"{depth}: {found['worlds']['test']} test worlds", fontsize=9)
+        _rows(axis, names, "macro accuracy (dotted: chance)")
+    return True
+
+
+def _triple(entry: Mapping[str, Any], key: str = "macro_accuracy") -> tuple[float, float, float]:
+    return entry["ci95"][0], entry[key], entry["ci95"][1]
+
+
+def ablations(figure: Any, depths: Found) -> bool:
+    """What the mini system loses without a part."""
+    names = sorted({name for found in depths.values() for name in found["ablations"]}, reverse=True)
+    if not names:
+        return False
+    figure.set_size_inches(6.5, 1.2 + 0.4 * len(names))
+    axis = figure.subplots()
+    for place, (depth, found) in enumerate(depths.items()):
+        shift = 0.12 * (place - (len(depths) - 1) / 2)
+        label: str | None = depth
+        for row, name in enumerate(names):
+            if name in found["ablations"]:
+                _bar(axis, row - shift, *_triple(found["ablations"][name], "mean"), COLOURS[place], label)
+                label = None
+    axis.axvline(0.0, color="#a0aec0", lw=1, ls=":")
+    _rows(axis, names, "macro accuracy that the unified system has more")
+    axis.legend(frameon=False, fontsize=8)
+    return True
+
+
+def words(figure: Any, depths: Found) -> bool:
+    """How far the written assessments are right."""
+    keys = (
+        "right_state",
+        "right_verdict",
+        "consistent",
+        "gases_agree",
+        "gases_exact",
+        "gases_named",
+        "temperature_agrees",
+    )
+    runs = {f"{name}, {d}": entry for d, found in depths.items() for name, entry in found["language"].items()}
+    if not runs:
+        return False
+    figure.set_size_inches(7.5, 3.4)
+    axis = figure.subplots()
+    width = 0.8 / len(runs)
+    for place, (name, entry) in enumerate(runs.items()):
+        shade = COLOURS[place % len(COLOURS)]
+        axis.bar(np.arange(len(keys)) + place * width, [entry[key] for key in keys], width, label=name, color=shade,
+                 alpha=1.0 if place < len(COLOURS) else 0.5)  # fmt: skip
+    axis.set_xticks(np.arange(len(keys)) + 0.4 - width / 2, [key.replace("_", "\n") for key in keys], fontsize=8)
+    axis.set_ylim(0, 1)
+    axis.set_ylabel("share")
+    axis.legend(frameon=False, fontsize=7)
+    return True
+
+
+def shifts(figure: Any, depths: Found) -> bool:
+    """Accuracy in and out of distribution, and how many worlds are noticed to be unlike the training's."""
+    found = next((found for found in depths.values() if found["ood"]), None)
+    if found is None:
+        return False
+    splits = list(found["ood"])
+    systems_ = [name for name in next(iter(found["ood"].values())) if name != "unlike_training"]
+    figure.set_size_inches(8.5, 3.2)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    for place, name in enumerate(systems_):
+        for column, split in enumerate(["test", *splits]):
+            entry = found["systems"][name] if split == "test" else found["ood"][split][name]
+            low, mean, high = _triple(entry)
+            where = column + 0.18 * (place - (len(systems_) - 1) / 2)
+            left.plot([where, where], [low, high], color=COLOURS[place], lw=2)
+            left.plot(where, mean, "o", color=COLOURS[place], ms=5, label=said(name) if column == 0 else None)
+    left.set_xticks(range(len(splits) + 1), ["test", *splits], fontsize=8)
+    left.set_ylabel("macro accuracy")
+    left.legend(frameon=False, fontsize=7)
+    rates = {"test": found["unlike_training"] or {}}
+    for split in splits:
+        rates[split] = next((each for each in found["ood"][split]["unlike_training"].values() if each), {})
+    for place, modality in enumerate(rates["test"]):
+        values = [each.get(modality, np.nan) for each in rates.values()]
+        right.plot(range(len(values)), values, "o-", color=COLOURS[place % 4], label=modality, lw=1, ms=4)
+    right.set_xticks(range(len(rates)), list(rates), fontsize=8)
+    right.set_ylabel("share noticed as unlike the training")
+    right.legend(frameon=False, fontsize=7)
+    return True
+
+
+def diagram(figure: Any, depths: Found) -> bool:
+    """Reliability: accuracy against confidence."""
+    figure.set_size_inches(3.4 * len(depths), 3.3)
+    axes = figure.subplots(1, len(depths), squeeze=False)[0]
+    for axis, (depth, found) in zip(axes, depths.items(), strict=True):
+        axis.plot([0, 1], [0, 1], color="#a0aec0", lw=1, ls=":")
+        for place, (name, bins) in enumerate(found["reliability"].items()):
+            sizes = [4 + 26 * (entry["worlds"] / sum(e["worlds"] for e in bins)) for entry in bins]
+            x, y = ([entry[key] for entry in bins] for key in ("confidence", "accuracy"))
+            axis.plot(x, y, color=COLOURS[place], lw=1, label=f"{said(name)}: ece {found['systems'][name]['ece']:.3f}")
+            axis.scatter(x, y, s=np.square(sizes) / 4, color=COLOURS[place], alpha=0.7)
+        axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", title=depth)
+        axis.legend(frameon=False, fontsize=7, loc="upper left")
+    axes[0].set_ylabel("accuracy")
+    return True
+
+
+def matrix(figure: Any, depths: Found) -> bool:
+    """Confusion of the headline system."""
+    figure.set_size_inches(1.2 + 3.6 * len(depths), 4.2)
+    axes = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
+    for axis, (depth, found) in zip(axes, depths.items(), strict=True):
+        counts = np.array(found["confusion"], dtype=float)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axis.imshow(shares, cmap="Purples", vmin=0, vmax=1)
+        for row, column in np.ndindex(*shares.shape):
+            colour = "white" if shares[row, column] > 0.5 else "#2d3748"
+            axis.text(
+                column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour
+            )
+        axis.set_xticks(range(len(WORLD_STATES)), WORLD_STATES, rotation=40, ha="right", fontsize=7)
+        axis.set_yticks(range(len(WORLD_STATES)), WORLD_STATES, fontsize=7)
+        axis.set_title(f"{said(found['headline'])}, {depth}, %", fontsize=9)
+    return True
