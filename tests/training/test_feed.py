@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from astrobio.batch import Collator, MultiModalBatch, Sample
+from astrobio.batch import IGNORED, Collator, MultiModalBatch, Sample
 from astrobio.errors import InputError
 from astrobio.training.feed import Feed, Store, hide, sweep
 
@@ -51,6 +51,17 @@ def test_merged_rows_equal_collated_samples(store: Store, collator: Collator, in
     rows = [store[i] for i in indices]
     merged = store.merge(rows, hide(rows, [[True] * 4] * len(rows), store.absent))
     unchanged(merged, collator([store.worlds[i] for i in indices]))
+
+
+def test_texts_are_padded_to_a_multiple(store: Store):
+    plain = store.merge(rows := [store[0], store[1]], [[row] * 4 for row in rows])
+    store.multiple = 64
+    padded = store.merge(rows, [[row] * 4 for row in rows])
+    length = plain.input_ids.shape[1]
+    assert padded.input_ids.shape[1] % 64 == 0 and padded.input_ids.shape[1] - length < 64
+    for name in ("input_ids", "attention_mask", "context_mask", "lm_labels"):
+        assert torch.equal(getattr(padded, name)[:, :length], getattr(plain, name))
+    assert not padded.attention_mask[:, length:].any() and (padded.lm_labels[:, length:] == IGNORED).all()
 
 
 def test_hidden_modalities_equal_absent_ones(store: Store, collator: Collator, sample_factory: Callable[..., Sample]):

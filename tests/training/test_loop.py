@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from astrobio.errors import InputError
 from astrobio.training import launcher, loop
 from astrobio.training.checkpoint import checkpoints, load_run
-from astrobio.training.config import RunConfig
-from astrobio.training.execution import ExecutionConfig, OptimizerKind
+from astrobio.training.config import PARTS, RunConfig
+from astrobio.training.execution import ExecutionConfig, GradientKind, OptimizerKind
 from astrobio.training.loop import train
 from astrobio.training.step import StepResult
 
@@ -106,6 +106,19 @@ def test_run_folder_holds_all_that_inference_needs(tiny_run: RunConfig, run_dir:
     parts = {part for part, weight in tiny_run.loss.of_parts().items() if weight}
     first = json.loads((run_dir / "log.jsonl").read_text().splitlines()[0])
     assert parts <= first.keys(), "every part of the loss is logged"
+
+
+@pytest.mark.parametrize("gradients", ["keep", "backward"])
+def test_a_trial_keeps_nothing_but_its_log(tiny_run: RunConfig, run_dir: Path, gradients: GradientKind):
+    """With `keep=0` nothing of the size of the weights is written; the log has a gradient for every part."""
+    training = replace(tiny_run.training, keep=0, validate_every=None, gradient_norms_every=0, accumulation=1)
+    how = ExecutionConfig(optimizer="adamw8bit", weights="bf16", gradients=gradients, activation_gib=0.0)
+    train(replace(tiny_run, training=training, execution=how), "data", run_dir, console=quiet())
+    assert not (run_dir / "checkpoints").exists() and not list(run_dir.glob("*.safetensors"))
+    lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["train"] * 6
+    norms = [line[f"gradient_norm_of/{name}"] for line in lines for name in (*PARTS, "projectors")]
+    assert min(norms) > 0
 
 
 def test_finished_run_is_not_trained_again(tiny_run: RunConfig, run_dir: Path, monkeypatch: pytest.MonkeyPatch):

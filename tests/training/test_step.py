@@ -13,7 +13,7 @@ from astrobio.batch import Collator, MultiModalBatch, Sample
 from astrobio.losses.combined import LossWeights
 from astrobio.system import SystemConfig, UnifiedMultiModalSystem
 from astrobio.training.gradients import KeptGradients
-from astrobio.training.step import gradient_norms, train_step
+from astrobio.training.step import gradient_norms, norms_by_part, train_step
 
 # InfoNCE compares the worlds of one forward pass, so it depends on the cut; links draw their negative pairs at random.
 COMPARABLE = LossWeights(alignment=0.0, graph_vae=0.0)
@@ -101,3 +101,12 @@ def test_gradient_report_names_who_reaches_whom(system: UnifiedMultiModalSystem,
     assert "retrieval" not in norms
     assert norms["classification"]["climate_cnn"] > 0 and norms["classification"]["spectrum_encoder"] > 0
     assert norms["mass_balance"]["decoder"] == 0.0 and norms["mass_balance"]["metabolic_vae"] > 0
+
+
+def test_norms_by_part_are_those_of_the_step_before_clipping(system: UnifiedMultiModalSystem, batch: MultiModalBatch):
+    policy = policy_for(system)
+    result = train_step(system, policy, [batch], LossWeights(), "fp32")
+    parts = norms_by_part(system, policy)
+    assert set(parts) == {name for name, _ in system.named_children()} and min(parts.values()) > 0
+    absent = float(policy.norms[system.absent])
+    assert sum(norm**2 for norm in parts.values()) + absent**2 == pytest.approx(result.gradient_norm**2, rel=1e-4)

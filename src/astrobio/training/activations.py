@@ -160,14 +160,14 @@ def block_costs(system: UnifiedMultiModalSystem, shape: BatchShape, compiled: bo
 
     Args:
         system: on the meta device, with weights of the type that the forward computes in.
-        compiled: blocks that are compiled keep `COMPILED_SHARE` of what eager ones do.
+        compiled: blocks that are compiled (all but message passing) keep `COMPILED_SHARE` of what eager ones do.
     """
-    share = COMPILED_SHARE if compiled else 1.0
     blocks, seen, out = blocks_of(system), {}, {}
     for name, arguments in block_inputs(system, shape).items():
         shapes = tuple(tuple(leaf.shape) for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor))
         key = (type(blocks[name]), shapes)
         if key not in seen:
+            share = COMPILED_SHARE if compiled and not isinstance(blocks[name], MessageLayer) else 1.0
             seen[key] = BlockCost(int(saved_bytes(blocks[name], arguments) * share), input_bytes(arguments))
         out[name] = seen[key]
     return out

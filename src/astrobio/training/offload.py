@@ -58,7 +58,7 @@ class BlockStreamer:
     def add(self, module: nn.Module, compiled: bool) -> None:
         """Move a block's weights home and make its forward a streamed one, compiled inside if asked."""
         settle(module, self.device)
-        forward = torch.compile(module.forward) if compiled else module.forward
+        forward = torch.compile(module.forward, dynamic=False) if compiled else module.forward
         block = _Block(module, forward, list(module.parameters()), [])
         for parameter in block.parameters:
             block.homes.append(parameter.data)

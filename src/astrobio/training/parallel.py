@@ -36,8 +36,8 @@ from astrobio.training.start import freeze
 from astrobio.training.step import is_mixed
 
 WEIGHT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-COMPILED = ("decoder.", "model.", "climate_cnn.stages.", "metabolic_vae.")  # the rest is small
-VARYING = "metabolic_vae.layers."  # blocks that see another number of rows in each batch
+# The rest is small, or (message passing) gets another number of rows in each batch.
+COMPILED = ("decoder.", "model.", "climate_cnn.stages.", "metabolic_vae.core.")
 STREAMED_COMPILED = ("decoder.model.",)  # streaming is bound by copies: the others would gain nothing
 
 
@@ -196,8 +196,8 @@ def transform(system: nn.Module, execution: ExecutionConfig, recomputed: tuple[s
         for name, block in blocks_of(system).items():
             if name.startswith(COMPILED):
                 # PyTorch counts all blocks as one function: left to itself it would take the widths of different kinds
-                # for one changing number, and compile kernels for any width. Only graphs really change in size.
-                block.compile(dynamic=name.startswith(VARYING))
+                # for one changing number, and compile kernels for any width, which takes it minutes in FP8.
+                block.compile(dynamic=False)
 
 
 def make_mesh(device: torch.device, shards: int) -> DeviceMesh:
