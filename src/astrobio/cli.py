@@ -120,6 +120,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="run folder")],
     data: Annotated[Path, typer.Option(help="folder of worlds")],
     split: Annotated[str, typer.Option(help="split to score; one out of distribution where the data has it")] = "test",
+    scored: Annotated[Path | None, typer.Option(help="other folder of worlds, whose split is scored [DATA]")] = None,
     json: Annotated[Path | None, typer.Option(help="write the report as JSON")] = None,
     baselines: Annotated[bool, typer.Option(help="train and score what the run has to beat")] = True,
     trials: Annotated[int, typer.Option(help="tuning trials of each baseline", min=1, max=5)] = 1,
@@ -128,7 +129,7 @@ def evaluate(
     """Score a run on held-out worlds beside single modalities, their late fusion and boosted trees."""
     from astrobio.evaluation.evaluate import evaluate_and_print
 
-    options = {"split": split, "baselines": baselines, "trials": trials, "device": device}
+    options = {"split": split, "scored": scored, "baselines": baselines, "trials": trials, "device": device}
     evaluate_and_print(run, data, json, **options, console=console)
 
 

@@ -60,9 +60,13 @@ def test_without_baselines_their_entries_are_null(trained: Path, monkeypatch: py
     assert report["single"] == dict.fromkeys(MODALITIES)
     assert report["isolated_late_fusion"] is None and report["gradient_boosting"] is None
     assert not (trained / "baselines").exists()
-    evaluate_run(trained, "data", split="validation", baselines=False, console=Console(quiet=True), device="cpu")
+    options = {"split": "validation", "baselines": False, "console": Console(quiet=True), "device": "cpu"}
+    evaluate_run(trained, "data", **options)
     other = json.loads((trained / "evaluation-validation.json").read_text())
     assert other["split"] == "validation" and json.loads((trained / "evaluation.json").read_text())["split"] == "test"
+    evaluate_run(trained, "data", scored=Path("elsewhere"), **options)
+    elsewhere = json.loads((trained / "evaluation-elsewhere-validation.json").read_text())
+    assert elsewhere["confusion"] == other["confusion"], "the tests' worlds are the same wherever they are read from"
 
 
 @pytest.mark.parametrize(

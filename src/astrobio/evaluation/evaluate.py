@@ -108,8 +108,8 @@ def evaluate_run(
         "language": language(run, splits.test, everything, limit=limit, label="writing assessments"),
         "data": _identity(splits.test.worlds), "split": split, "states": list(WORLD_STATES),
     }  # fmt: skip
-    parts = [scored.resolve().name] * (scored is not None) + [split] * (split != "test")
-    write_json(run_dir / f"{'-'.join(['evaluation', *parts])}.json", {**report, **details})
+    parts = ["evaluation", scored.resolve().name if scored else "", split if split != "test" else ""]
+    write_json(run_dir / f"{'-'.join(filter(None, parts))}.json", {**report, **details})
     return report
 
 
