@@ -116,8 +116,14 @@ def variants_of(stage: str, options: argparse.Namespace) -> dict[str, list[str]]
         return {name: SMALL[name] + options.small_overrides for name in options.small_systems}
     if stage == "ablations":
         return {name: ABLATIONS[name] for name in options.ablations}
-    alone = {name: [f"training.modalities={name}", "training.modality_dropout=0"] for name in MODALITIES}
-    return {"unified": [], **alone, options.pair: [f"training.modalities={options.pair.replace('+', ',')}"]}
+    alone = {name: [*shown(name), "training.modality_dropout=0"] for name in MODALITIES}
+    return {"unified": [], **alone, options.pair: shown(options.pair)}
+
+
+def shown(names: str) -> list[str]:
+    """Settings that show a system some modalities only; the encoders of the others do not run."""
+    chosen = names.replace("+", ",")
+    return [f"training.modalities={chosen}", f"system.encoders={chosen}"]
 
 
 def jobs_of(stage: str, folder: Path, data: Path, options: argparse.Namespace) -> list[Job]:

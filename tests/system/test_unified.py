@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from astrobio.batch import INHABITED_STATES, WORLD_STATES, Collator, MultiModalBatch, Sample
+from astrobio.batch import INHABITED_STATES, MODALITIES, WORLD_STATES, Collator, MultiModalBatch, Sample
 from astrobio.losses import compute_multimodal_loss
 from astrobio.models.initialise import rule_of
 from astrobio.system import SystemConfig, UnifiedMultiModalSystem, preset
@@ -102,3 +102,28 @@ def test_without_cross_attention_the_words_know_the_text_alone(
     system.train()
     compute_multimodal_loss(system(batch), batch).total.backward()
     assert [name for name, parameter in system.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_idle_encoders_change_neither_answers_nor_loss(
+    modality: str, sample_factory: Callable[..., Sample], collator: Collator, tiny_system: SystemConfig
+) -> None:
+    """A system shown one modality answers the same whether the encoders of the others run or not."""
+    torch.manual_seed(0)
+    whole = UnifiedMultiModalSystem(tiny_system).eval()
+    alone = UnifiedMultiModalSystem(replace(tiny_system, encoders=(modality,))).eval()
+    alone.load_state_dict(whole.state_dict())
+    batch = collator([sample_factory(i, without=[m for m in MODALITIES if m != modality]) for i in range(3)])
+    with torch.no_grad():
+        first, second = whole(batch), alone(batch)
+        for name in ("state_logits", "unimodal_logits", "token_nll", "physics", "modality_weights"):
+            torch.testing.assert_close(getattr(first, name), getattr(second, name), msg=name)
+        losses = [compute_multimodal_loss(outputs, batch) for outputs in (first, second)]
+        torch.testing.assert_close(losses[0].parts, losses[1].parts)
+        everything = collator([sample_factory(i) for i in range(3)])
+        assert torch.equal(alone(everything).modality_weights > 0, alone(batch).modality_weights > 0)
+    compute_multimodal_loss(alone.train()(batch), batch).total.backward()
+    idle = {"spectrum": "spectrum_encoder", "climate": "climate_cnn", "metabolism": "metabolic_vae"}
+    for name, part in idle.items():
+        reached = any(p.grad is not None for p in alone.get_submodule(part).parameters())
+        assert reached == (name == modality), name

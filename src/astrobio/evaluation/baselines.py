@@ -46,8 +46,9 @@ class Tuned(NamedTuple):
 
 
 def isolated_config(config: RunConfig, modality: str) -> RunConfig:
-    """The same system and training, shown one modality only (which is then never dropped)."""
-    return replace(config, training=replace(config.training, modalities=(modality,), modality_dropout=0.0))
+    """The same system and training, shown one modality only (never dropped); idle encoders are left out."""
+    training = replace(config.training, modalities=(modality,), modality_dropout=0.0)
+    return replace(config, system=replace(config.system, encoders=(modality,)), training=training)
 
 
 def train_tuned(

@@ -161,6 +161,17 @@ class MetabolicVAE(nn.Module):
             fluxes=self.decoder.fluxes(conditioned, graph.is_reaction), exchange=self.decoder.exchange(z),
         )  # fmt: skip
 
+    def silent(self, graph: GraphBatch) -> MetabolismOutputs:
+        """What stands for the answer where the autoencoder does not run: zeros, and no links."""
+        graphs, config = len(graph.ptr) - 1, self.config
+        zero = graph.stoichiometry.new_zeros(graphs, config.latent)
+        none = graph.stoichiometry.new_zeros(0)
+        return MetabolismOutputs(
+            tokens=zero.new_zeros(graphs, 1, config.width), mu=zero, logvar=zero, z=zero, edge_logits=none,
+            edge_targets=none, edge_graph=graph.batch[:0], fluxes=zero.new_zeros(len(graph.x)),
+            exchange=zero.new_zeros(graphs, len(GASES)),
+        )  # fmt: skip
+
     def _encode_nodes(self, graph: GraphBatch) -> Float[Tensor, "N H"]:
         features = torch.cat([graph.x, graph.encodings, graph.is_reaction[:, None].float()], dim=-1)
         nodes = self.embed(features.to(self.embed.weight.dtype))

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
+from astrobio.batch.sample import MODALITIES
 from astrobio.errors import InputError
 from astrobio.models.climate_cnn import ClimateCNNConfig
 from astrobio.models.decoder import DecoderConfig
@@ -21,6 +22,8 @@ class SystemConfig:
     """Shapes of all parts. `token_width` is the common width of the tokens that modalities exchange.
 
     Without `cross_attention` the decoder has no gated cross-attention: its words know the text alone (an ablation).
+    `encoders` are the modalities whose encoders run; the others count as absent from every world, which costs nothing
+    where a system is trained on some modalities only. The decoder always runs.
     The decoder's and the fusion's `context_width` must equal it, and the fusion's `text_width` the decoder's width.
     """
 
@@ -31,8 +34,12 @@ class SystemConfig:
     fusion: FusionConfig
     token_width: int
     cross_attention: bool = True
+    encoders: tuple[str, ...] = MODALITIES
 
     def __post_init__(self) -> None:
+        strange = [name for name in self.encoders if name not in MODALITIES]
+        if strange:
+            raise InputError(f"SystemConfig.encoders: expected some of {', '.join(MODALITIES)}, found {strange}")
         pairs = {
             "decoder.context_width": (self.decoder.context_width, self.token_width),
             "fusion.context_width": (self.fusion.context_width, self.token_width),

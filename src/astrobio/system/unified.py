@@ -17,13 +17,13 @@ from astrobio.models.initialise import init_weights
 from astrobio.models.metabolic_vae import MetabolicVAE, MetabolismOutputs
 from astrobio.models.spectrum_encoder import SpectrumEncoder
 from astrobio.system.config import SystemConfig
-from astrobio.system.outputs import SystemOutputs
+from astrobio.system.outputs import DIAGNOSTICS, SystemOutputs
 
 OTHERS = MODALITIES[1:]  # the modalities that the decoder reads by cross-attention
 
 
 class UnifiedMultiModalSystem(nn.Module):
-    """Encoders, decoder and fusion; every part runs on every batch, whatever is absent from it.
+    """Encoders, decoder and fusion; every part runs on every batch, whatever is absent from it, unless switched off.
 
     Built under `torch.device("meta")` it holds no weights: then call `to_empty`, and `init_weights` or load some.
     """
@@ -73,17 +73,18 @@ class UnifiedMultiModalSystem(nn.Module):
         # 2. Climate cube → climate tokens and diagnostics.
         climate = self._encode_climate(batch)
         # 3. Metabolic graph → latent, tokens, reconstruction, fluxes.
-        metabolism: MetabolismOutputs = self.metabolic_vae(batch.graph)
+        metabolism = self._encode_metabolism(batch)
+        present = self._present(batch)
         # 4. Text and the tokens of 1–3, through gated cross-attention → hidden states, token losses.
         tokens = self._project({"spectrum": spectrum, "climate": climate.tokens, "metabolism": metabolism.tokens})
-        context, visible = self._decoder_context(tokens, batch.present)
+        context, visible = self._decoder_context(tokens, present)
         text, token_nll = self.decoder(batch.input_ids, batch.lm_labels, context, visible)
         # 5. Fusion of all four, of the text's context positions only → state, physics, embeddings, weights.
         tokens = {"text": self.projectors["text"](text.hidden)} | tokens
         shown = {name: torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
                  for name, value in tokens.items()} | {"text": batch.context_mask}  # fmt: skip
         text_only = _masked_mean(text.text_only, batch.context_mask)
-        fused = self.fusion(tokens, shown, self.absent, batch.present, text_only)
+        fused = self.fusion(tokens, shown, self.absent, present, text_only)
         return SystemOutputs(
             state_logits=fused.state_logits, unimodal_logits=fused.unimodal_logits, token_nll=token_nll,
             hidden=text.hidden, embeddings=fused.embeddings, modality_weights=fused.weights, climate=climate,
@@ -94,22 +95,39 @@ class UnifiedMultiModalSystem(nn.Module):
     def generate(self, batch: MultiModalBatch, max_new_tokens: int, eos_id: int) -> list[list[int]]:
         """Greedy assessment of each world from its context and other modalities, up to and without `eos_id`."""
         spectrum, climate = self._encode_spectrum(batch), self._encode_climate(batch)
-        metabolism: MetabolismOutputs = self.metabolic_vae(batch.graph)
+        metabolism = self._encode_metabolism(batch)
         tokens = self._project({"spectrum": spectrum, "climate": climate.tokens, "metabolism": metabolism.tokens})
-        context, visible = self._decoder_context(tokens, batch.present)
+        context, visible = self._decoder_context(tokens, self._present(batch))
         lengths = batch.context_mask.sum(1)
         prompt = batch.input_ids[:, : int(lengths.max())]
         return self.decoder.generate(prompt, lengths, context, visible, max_new_tokens=max_new_tokens, eos_id=eos_id)
 
+    def _present(self, batch: MultiModalBatch) -> Bool[Tensor, "B 4"]:
+        """What is there and has an encoder that runs."""
+        if set(self.config.encoders) == set(MODALITIES):
+            return batch.present
+        runs = [name in self.config.encoders for name in MODALITIES]
+        return batch.present & torch.tensor(runs, device=batch.present.device)
+
     def _encode_spectrum(self, batch: MultiModalBatch) -> Float[Tensor, "B K C"]:
+        if "spectrum" not in self.config.encoders:
+            return batch.spectrum.new_zeros(len(batch), 1, self.config.spectrum_encoder.width)
         return self.spectrum_encoder(
             batch.spectrum, batch.spectrum_mask, batch.spectrum_width, batch.spectrum_mean, batch.spectrum_kind
         )
 
     def _encode_climate(self, batch: MultiModalBatch) -> ClimateOutputs:
+        if "climate" not in self.config.encoders:
+            zero = batch.climate.new_zeros(len(batch), 1, self.config.climate_cnn.widths[-1])
+            return ClimateOutputs(zero, zero[:, 0, :1].expand(-1, len(DIAGNOSTICS)), zero[:, 0, 0])
         return self.climate_cnn(
             batch.climate, batch.climate_mask, batch.climate_levels, batch.latitude, batch.longitude, batch.time_kind
         )
+
+    def _encode_metabolism(self, batch: MultiModalBatch) -> MetabolismOutputs:
+        if "metabolism" not in self.config.encoders:
+            return self.metabolic_vae.silent(batch.graph)
+        return self.metabolic_vae(batch.graph)
 
     def _project(self, tokens: dict[str, Tensor]) -> dict[str, Float[Tensor, "B K C"]]:
         return {name: self.projectors[name](tokens[name]) for name in OTHERS}

@@ -114,6 +114,12 @@ class RunConfig:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
     def __post_init__(self) -> None:
+        idle = [name for name in self.training.modalities if name not in self.system.encoders]
+        if idle:
+            raise InputError(
+                f"system.encoders: expected all of training.modalities, found no {', '.join(idle)}; add them, or show "
+                "the run less"
+            )
         if self.execution.gradients != "keep" and self.training.frozen:
             raise InputError(
                 "training.frozen: expected none unless execution.gradients=keep, found "
