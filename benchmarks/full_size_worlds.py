@@ -13,6 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -46,7 +47,7 @@ def worker(options: Namespace) -> None:
 
 def attempt(options: Namespace, compiled: bool, limit: float, folder: Path) -> dict[str, Any]:
     """One run in a process of its own, followed through its log and stopped at `limit` seconds."""
-    run = folder / f"run-{time.time_ns()}"
+    run = Path(tempfile.mkdtemp()) / "run"
     command = [sys.executable, __file__, "--worker", f"--preset={options.preset}", f"--data={options.data}"]
     command += [f"--run={run}", "--settings", *overrides(options, compiled)]
     begun, seen, arrivals = time.perf_counter(), 0, []
