@@ -35,7 +35,7 @@ import worlds_20k_report
 from astrobio.batch import MODALITIES, Collator
 from astrobio.dataset.reader import WorldDataset, split_names
 from astrobio.errors import InputError
-from astrobio.evaluation.baselines import is_finished
+from astrobio.evaluation.baselines import is_finished, shown_only
 from astrobio.evaluation.calibrate import Calibration
 from astrobio.evaluation.evaluate import outlier_rates, predict_all
 from astrobio.evaluation.language import language
@@ -116,25 +116,22 @@ def variants_of(stage: str, options: argparse.Namespace) -> dict[str, list[str]]
         return {name: SMALL[name] + options.small_overrides for name in options.small_systems}
     if stage == "ablations":
         return {name: ABLATIONS[name] for name in options.ablations}
-    alone = {name: [*shown(name), "training.modality_dropout=0"] for name in MODALITIES}
-    return {"unified": [], **alone, options.pair: shown(options.pair)}
-
-
-def shown(names: str) -> list[str]:
-    """Settings that show a system some modalities only; the encoders of the others do not run."""
-    chosen = names.replace("+", ",")
-    return [f"training.modalities={chosen}", f"system.encoders={chosen}"]
+    alone = ["training.modality_dropout=0"]
+    return {"unified": [], **dict.fromkeys(MODALITIES, alone), options.pair: []}
 
 
 def jobs_of(stage: str, folder: Path, data: Path, options: argparse.Namespace) -> list[Job]:
     """The trainings of a stage, all of the first seed before those of the next."""
     shared, cache = settings_of(stage, options), choose_cache(folder, options)
     size, seeds = (options.small_preset, options.small_seeds) if stage == "small" else ("mini", options.seeds)
-    return [
-        Job(name, seed, run_config(size, [*shared, *more, f"training.seed={seed}"]), folder, data, cache)
-        for seed in range(seeds)
-        for name, more in variants_of(stage, options).items()
-    ]
+    jobs = []
+    for seed in range(seeds):
+        for name, more in variants_of(stage, options).items():
+            config = run_config(size, [*shared, *more, f"training.seed={seed}"])
+            if stage == "mini" and name != "unified":
+                config = shown_only(config, tuple(name.split("+")))
+            jobs.append(Job(name, seed, config, folder, data, cache))
+    return jobs
 
 
 def choose_cache(folder: Path, options: argparse.Namespace) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from astrobio.batch import MODALITIES, WORLD_STATES
-from astrobio.losses.alignment import TEMPERATURE, alignment, count_alignment, info_nce, pairs
+from astrobio.losses.alignment import PAIRS, TEMPERATURE, alignment, count_alignment, info_nce, together
 
 EVERYTHING = torch.ones(2, 4, dtype=torch.bool)
 LIFELESS, INHABITED = WORLD_STATES.index("lifeless-temperate"), WORLD_STATES.index("anoxic-biosphere")
@@ -39,11 +39,27 @@ def test_invalid_worlds_are_no_candidates() -> None:
 
 def test_the_metabolism_aligns_on_inhabited_worlds_only() -> None:
     labels = torch.tensor([LIFELESS, INHABITED])
-    for first, second, valid in pairs(EVERYTHING, labels):
-        assert valid.tolist() == ([False, True] if "metabolism" in (first, second) else [True, True])
+    for (_, second), valid in zip(PAIRS, together(EVERYTHING, labels), strict=True):
+        assert valid.tolist() == ([False, True] if MODALITIES[second] == "metabolism" else [True, True])
     assert int(count_alignment(EVERYTHING, labels)) == 3 * 2  # text, spectrum and climate among themselves
     assert int(count_alignment(EVERYTHING, torch.tensor([INHABITED, INHABITED]))) == 6 * 2
     assert int(count_alignment(~EVERYTHING, labels)) == 0
+
+
+def test_pairs_compared_at_once_sum_to_pairs_compared_alone() -> None:
+    """Gradients too, with worlds that lack something."""
+    present = torch.rand(7, 4) > 0.3
+    labels = torch.tensor([LIFELESS, INHABITED] * 3 + [INHABITED])
+    vectors = {m: torch.nn.functional.normalize(torch.randn(7, 5), dim=-1).requires_grad_() for m in MODALITIES}
+    alignment(vectors, present, labels).backward()
+    at_once = {name: vector.grad.clone() for name, vector in vectors.items() if vector.grad is not None}
+    for vector in vectors.values():
+        vector.grad = None
+    valid = together(present, labels)
+    alone = [info_nce(vectors[MODALITIES[i]], vectors[MODALITIES[j]], valid[p]) for p, (i, j) in enumerate(PAIRS)]
+    torch.stack(alone).sum().backward()
+    for name, vector in vectors.items():
+        torch.testing.assert_close(at_once[name], vector.grad)
 
 
 def test_alignment_sums_over_pairs() -> None:

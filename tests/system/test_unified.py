@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from astrobio.batch import INHABITED_STATES, MODALITIES, WORLD_STATES, Collator, MultiModalBatch, Sample
-from astrobio.losses import compute_multimodal_loss
+from astrobio.losses import LossWeights, compute_multimodal_loss, needed
 from astrobio.models.initialise import rule_of
 from astrobio.system import SystemConfig, UnifiedMultiModalSystem, preset
 
@@ -120,6 +120,9 @@ def test_idle_encoders_change_neither_answers_nor_loss(
             torch.testing.assert_close(getattr(first, name), getattr(second, name), msg=name)
         losses = [compute_multimodal_loss(outputs, batch) for outputs in (first, second)]
         torch.testing.assert_close(losses[0].parts, losses[1].parts)
+        fewer = compute_multimodal_loss(first, batch, needed(LossWeights(), (modality,)))
+        torch.testing.assert_close(fewer.total, losses[0].total)
+        assert len(fewer.parts) < len(losses[0].parts)
         everything = collator([sample_factory(i) for i in range(3)])
         assert torch.equal(alone(everything).modality_weights > 0, alone(batch).modality_weights > 0)
     compute_multimodal_loss(alone.train()(batch), batch).total.backward()

@@ -22,6 +22,7 @@ from astrobio.evaluation.calibrate import fit_temperature
 from astrobio.evaluation.features import FeatureExtractor
 from astrobio.evaluation.metrics import macro_accuracy, negative_log_likelihood
 from astrobio.evaluation.predictions import Predictions, log_softmax
+from astrobio.losses import needed
 from astrobio.training.checkpoint import checkpoints, read_json
 from astrobio.training.config import RunConfig
 from astrobio.training.feed import Worlds
@@ -46,9 +47,18 @@ class Tuned(NamedTuple):
 
 
 def isolated_config(config: RunConfig, modality: str) -> RunConfig:
-    """The same system and training, shown one modality only (never dropped); idle encoders are left out."""
-    training = replace(config.training, modalities=(modality,), modality_dropout=0.0)
-    return replace(config, system=replace(config.system, encoders=(modality,)), training=training)
+    """The same system and training, shown one modality only, which is never dropped."""
+    return shown_only(replace(config, training=replace(config.training, modality_dropout=0.0)), (modality,))
+
+
+def shown_only(config: RunConfig, modalities: tuple[str, ...]) -> RunConfig:
+    """The same system and training, shown some modalities only; encoders and losses that would idle are left out."""
+    return replace(
+        config,
+        system=replace(config.system, encoders=modalities),
+        training=replace(config.training, modalities=modalities),
+        loss=needed(config.loss, modalities),
+    )
 
 
 def train_tuned(

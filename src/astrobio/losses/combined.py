@@ -5,8 +5,8 @@ Dimension letters: B worlds, N nodes, M stoichiometric entries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -60,6 +60,18 @@ class LossWeights:
             "retrieval": self.retrieval,
             "alignment": self.alignment,
         }
+
+
+def needed(weights: LossWeights, modalities: Sequence[str]) -> LossWeights:
+    """The weights without the terms that have no target where only some modalities are ever shown."""
+    silent = []
+    if "metabolism" not in modalities:
+        silent += ["graph_vae", "mass_balance", "element_balance", "thermodynamics"]
+    if "climate" not in modalities:
+        silent += ["energy", "diagnostics"]
+    if len(modalities) < 2:
+        silent += ["alignment"]
+    return replace(weights, **dict.fromkeys(silent, 0.0))
 
 
 @dataclass
