@@ -1,9 +1,10 @@
 """Does training four modalities jointly beat training each alone?
 
 For every seed: the unified system, the same system on each modality alone, the late fusion of those, and boosted trees
-on hand-made features of all modalities; all with the same worlds, steps and tuning trials (learning rates are tuned at
-the first seed, on the validation split). Writes `benchmarks/results/unified_vs_isolated.json` and a figure. Finished
-runs are kept in `--out`, so an interrupted benchmark continues.
+on hand-made features of all modalities; all with the same worlds, steps and tuning trials (learning rate and weight of
+the experts' own loss are tuned at the first seed, on the validation split). Writes
+`benchmarks/results/unified_vs_isolated.json` and a figure. Finished runs are kept in `--out`, so an interrupted
+benchmark continues.
 
     python benchmarks/unified_vs_isolated.py --data worlds --out runs/benchmark --seeds 3 --steps 600
 """
@@ -22,25 +23,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from astrobio.batch import MODALITIES, Collator
 from astrobio.dataset.reader import WorldDataset, read_manifest
+from astrobio.dataset.splits import SPLITS
 from astrobio.errors import InputError
 from astrobio.evaluation.baselines import (
-    RATES,
     Table,
-    best_trial,
+    best_score,
     feature_tables,
     gradient_boosting,
     is_finished,
     isolated_config,
     late_fusion,
-    trial_config,
-    trial_folder,
 )
-from astrobio.evaluation.calibrate import fit_temperature
+from astrobio.evaluation.calibrate import expert_parts, fit_expert_scales
 from astrobio.evaluation.evaluate import predict_all
 from astrobio.evaluation.metrics import (
     expected_calibration_error,
@@ -49,18 +47,19 @@ from astrobio.evaluation.metrics import (
     negative_log_likelihood,
     paired_difference,
 )
-from astrobio.evaluation.predictions import Predictions
+from astrobio.evaluation.predictions import Predictions, log_softmax
 from astrobio.training.checkpoint import load_run, read_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
 from astrobio.training.feed import Store
-from astrobio.training.loop import Stores, open_store, open_stores, prepare_run, train
-from astrobio.training.packed import load_store, save_store
+from astrobio.training.loop import Stores, prepare_run, train
+from astrobio.training.packed import load_store, parts_of, prepare_parts
 from astrobio.training.step import is_mixed
 from machine import describe
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = ("unified", *MODALITIES)
 VALIDATIONS = 8  # of each training; the best weights are kept
+TRIALS = ((1.0, 1.2), (1.0, 4.0), (2.0, 1.2))  # factor on the learning rate, weight of the experts' own loss
 NAMES = {
     "unified": "unified", **{name: f"{name} alone" for name in MODALITIES},
     "late_fusion": "late fusion of these", "gradient_boosting": "boosted trees",
@@ -96,28 +95,23 @@ def run_job(job: Job) -> str:
 
 
 def stores_of(job: Job) -> Stores:
-    """The worlds on the training's device, read from the files that `prepare_worlds` wrote."""
-    settings = job.config.training
+    """The worlds on the training's device."""
+    return Stores(*(load_worlds(job.config, job.data, job.like, name) for name in Stores._fields))
+
+
+def load_worlds(config: RunConfig, data: Path, like: Path, split: str) -> Store:
+    """A split on the training's device, read from the files that `prepare_worlds` wrote."""
+    settings = config.training
     device = choose_device(settings.device)
-    half, (_, tokenizer, statistics) = is_mixed(device, settings.precision), read_run(job.like)
-    collator = Collator(tokenizer, statistics, settings.max_length)
-    stores = (Store(WorldDataset(job.data, name), collator, device, half=half) for name in Stores._fields)
-    return Stores(*(load_store(store, packed(job.like, store)) for store in stores))
+    half, (_, tokenizer, statistics) = is_mixed(device, settings.precision), read_run(like)
+    store = Store(WorldDataset(data, split), Collator(tokenizer, statistics, settings.max_length), device, half=half)
+    return load_store(store, [part.path for part in parts_of(like, data, split, like, half=half)])
 
 
-def packed(like: Path, store: Store) -> Path:
-    """Where the prepared worlds of a split lie."""
-    assert isinstance(store.worlds, WorldDataset)
-    return like / f"{store.worlds.split}.safetensors"
-
-
-def prepare_worlds(base: RunConfig, data: Path, like: Path) -> None:
-    """Prepare training and validation worlds once for all trainings (kept where they are there already)."""
-    if all((like / f"{name}.safetensors").is_file() for name in Stores._fields):
-        return
+def prepare_worlds(base: RunConfig, data: Path, like: Path, processes: int) -> None:
+    """Prepare all worlds once for all trainings (kept where they are there already)."""
     half = is_mixed(choose_device(base.training.device), base.training.precision)
-    for store in open_stores(like, data, replace(base.training, cache="memory"), torch.device("cpu")):
-        save_store(store, packed(like, store), half=half)
+    prepare_parts([p for name in SPLITS for p in parts_of(like, data, name, like, half=half)], processes)
 
 
 def run_jobs(jobs: list[Job], processes: int, console: Console) -> None:
@@ -133,37 +127,44 @@ def run_jobs(jobs: list[Job], processes: int, console: Console) -> None:
             console.print(said, highlight=False)
 
 
-def config_of(system: str, base: RunConfig, seed: int) -> RunConfig:
-    """The unified system or one on a single modality, at a seed."""
+def config_of(system: str, base: RunConfig, seed: int, trial: int) -> RunConfig:
+    """The unified system or one on a single modality, at a seed, with the settings of a trial."""
+    factor, unimodal = TRIALS[trial]
     config = base if system == "unified" else isolated_config(base, system)
-    return replace(config, training=replace(config.training, seed=seed))
+    settings = replace(config.training, seed=seed, lr=config.training.lr * factor)
+    return replace(config, training=settings, loss=replace(config.loss, unimodal=unimodal))
 
 
-def train_all(base: RunConfig, options: argparse.Namespace, console: Console) -> dict[str, dict[int, Path]]:
-    """Tune at the first seed, train the chosen rate at the others; system → seed → run folder."""
+def run_folder(out: Path, system: str, seed: int, trial: int) -> Path:
+    """Where that training lies."""
+    return out / f"seed-{seed}" / system / f"trial-{trial}"
+
+
+def train_all(
+    base: RunConfig, options: argparse.Namespace, console: Console
+) -> tuple[dict[str, int], dict[str, dict[int, Path]]]:
+    """Tune at the first seed, train what was chosen at the others; returns trials and folders (system → seed → run)."""
     like = options.out / "prepared"
     prepare_run(base, options.data, like, console)
-    prepare_worlds(base, options.data, like)
+    prepare_worlds(base, options.data, like, max(options.workers, 1))
 
-    def jobs(seed: int, factors: dict[str, list[float]]) -> list[Job]:
+    def jobs(seed: int, trials: dict[str, list[int]]) -> list[Job]:
         return [
-            Job(trial_config(config_of(s, base, seed), f), options.data, trial_folder(folder(s, seed), f), like)
+            Job(config_of(s, base, seed, t), options.data, run_folder(options.out, s, seed, t), like)
             for s in SYSTEMS
-            for f in factors[s]
+            for t in trials[s]
         ]
 
-    def folder(system: str, seed: int) -> Path:
-        return options.out / f"seed-{seed}" / system
+    def score(system: str, trial: int) -> float:
+        return best_score(run_folder(options.out, system, first, trial), base)
 
     first, *others = range(options.seeds)
-    run_jobs(jobs(first, {s: list(RATES[: options.trials]) for s in SYSTEMS}), options.jobs, console)
-    chosen = {s: best_trial(base, folder(s, first), RATES[: options.trials]) for s in SYSTEMS}
-    fixed = {s: [chosen[s].factor] for s in SYSTEMS}
-    run_jobs([job for seed in others for job in jobs(seed, fixed)], options.jobs, console)
-    return {
-        s: {first: chosen[s].run, **{seed: trial_folder(folder(s, seed), chosen[s].factor) for seed in others}}
-        for s in SYSTEMS
-    }
+    tried = list(range(options.trials))
+    run_jobs(jobs(first, dict.fromkeys(SYSTEMS, tried)), options.jobs, console)
+    chosen = {s: min(tried, key=lambda trial, s=s: score(s, trial)) for s in SYSTEMS}
+    run_jobs([job for seed in others for job in jobs(seed, {s: [t] for s, t in chosen.items()})], options.jobs, console)
+    runs = {s: {seed: run_folder(options.out, s, seed, chosen[s]) for seed in range(options.seeds)} for s in SYSTEMS}
+    return chosen, runs
 
 
 def probabilities_of_seed(
@@ -174,8 +175,8 @@ def probabilities_of_seed(
     for name, run_dir in runs.items():
         run = load_run(run_dir, held_out["test"].device)
         validation[name], test[name] = (predict_all(run, held_out[s]).labelled() for s in ("validation", "test"))
-        temperature = fit_temperature(validation[name].logits, validation[name].labels)
-        out[name] = test[name].probabilities(temperature)
+        scales = fit_expert_scales(validation[name])
+        out[name] = np.exp(log_softmax(np.einsum("nkc,k->nc", expert_parts(test[name]), scales)))
     fused = late_fusion(*({m: found[m] for m in MODALITIES} for found in (validation, test)), trials=trials, seed=seed)
     out["late_fusion"] = fused.probabilities
     out["gradient_boosting"] = gradient_boosting(tables, trials=trials, seed=seed)
@@ -256,8 +257,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=128, help="worlds in a step")
-    parser.add_argument("--workers", type=int, default=0, help="loader processes of each training")
-    parser.add_argument("--trials", type=int, default=3, help="tuning trials of every system")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare and read worlds")
+    parser.add_argument("--trials", type=int, default=3, choices=range(1, len(TRIALS) + 1), help="of every system")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="KEY=VALUE of the configuration")
@@ -270,18 +271,14 @@ def main() -> None:
     """Train, compare, write the result and the figure."""
     options, console, start = arguments(), Console(stderr=True), time.time()
     fixed = [f"training.steps={options.steps}", f"training.device={options.device}"]
-    fixed += [f"training.batch_size={options.batch}", f"training.workers={options.workers}"]
+    fixed += [f"training.batch_size={options.batch}", "training.workers=0"]
     fixed += [f"training.validate_every={max(options.steps // VALIDATIONS, 1)}"]
     quiet = [f"training.checkpoint_every={max(options.steps // 2, 1)}", "training.keep=1"]
     base = run_config("mini", [*fixed, *quiet, "training.gradient_norms_every=0", *options.overrides])
-    device = choose_device(options.device)
-    runs = train_all(base, options, console)
-    worlds = {name: WorldDataset(options.data, name) for name in ("train", "validation", "test")}
+    chosen, runs = train_all(base, options, console)
+    worlds = {name: WorldDataset(options.data, name) for name in SPLITS}
     tables = feature_tables(worlds, workers=options.workers)
-    held_out = {
-        name: open_store(options.out / "prepared", options.data, name, base.training, device)
-        for name in ("validation", "test")
-    }
+    held_out = {name: load_worlds(base, options.data, options.out / "prepared", name) for name in SPLITS[1:]}
     found, fusions, truth = [], [], None
     for seed in range(options.seeds):
         of_seed = {system: runs[system][seed] for system in SYSTEMS}
@@ -294,7 +291,7 @@ def main() -> None:
         "observation": read_manifest(options.data)["identity"],
         "worlds": {name: len(split) for name, split in worlds.items()},
         "stars_in_test": len(np.unique(truth.groups)), "steps": options.steps, "trials": options.trials,
-        "learning_rates": {s: load_run(runs[s][0]).config.training.lr for s in SYSTEMS},
+        "chosen": {s: dict(zip(("rate_factor", "unimodal"), TRIALS[t], strict=True)) for s, t in chosen.items()},
         "config": base.to_dict(), "late_fusion": fusions, **compare(found, truth),
     }  # fmt: skip
     write_json(options.result, result)

@@ -50,7 +50,8 @@ def random_graph(generator: torch.Generator) -> Data:
         elements=torch.rand(nodes, len(ELEMENTS), generator=generator), formula_known=~reaction, internal=~reaction,
         dg_min=-torch.rand(nodes, generator=generator), dg_max=torch.rand(nodes, generator=generator),
         dg_known=reaction, flux=torch.randn(nodes, generator=generator) * reaction, flux_known=reaction,
-        exchange=exchange, exchange_known=torch.ones_like(exchange, dtype=torch.bool), num_nodes=nodes,
+        exchange=exchange, exchange_known=torch.ones_like(exchange, dtype=torch.bool),
+        growth=torch.zeros(1), growth_known=torch.ones(1, dtype=torch.bool), num_nodes=nodes,
     )  # fmt: skip
 
 

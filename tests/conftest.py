@@ -98,7 +98,7 @@ def respiring_graph(core: dict[str, int], rate: float, *, dg_prime: float = -130
         upper_bound=np.full(r, 1000.0), ec=tuple("1.1.1.1" if name == "CORE" else "" for name in reactions),
         encodings=np.random.default_rng(0).random((c + r, ENCODINGS)),
         exchange={name.upper(): s * rate for name, s in core.items() if name != "ch2o"},
-        flux=np.array([flux[name] for name in reactions]), organism="test", guild="test",
+        flux=np.array([flux[name] for name in reactions]), organism="test", guild="test", growth_temperature=295.0,
     )  # fmt: skip
 
 

@@ -33,4 +33,5 @@ PRESENT_O2 = 0.21  # volume fraction of O2 in Earth's air ("1 PAL" = 0.21 bar at
 DOBSON_UNIT = 2.6868e16  # molecules/cm2 (Loschmidt's number times 1e-3 cm)
 TMOL_PER_YEAR = 3.74e9  # molecules/(cm2 s) for 1 Tmol/yr spread over Earth's surface
 METABOLITE_RANGE = (1e-6, 1e-2)  # M, physiological concentrations (Bennett et al. 2009, doi:10.1038/nchembio.186)
+MELTING_POINT = 273.15  # K, of water at 1 bar
 BIOCHEMICAL_TEMPERATURE = 298.15  # K, of eQuilibrator's standard conditions

@@ -87,7 +87,7 @@ def test_gibbs_energies_come_from_the_table(textbook: MetabolicGraph) -> None:
 @pytest.mark.parametrize("name", ["model.json", "model.json.gz"])
 def test_round_trip(textbook: MetabolicGraph, tmp_path: Path, name: str) -> None:
     ec = tuple("2.7.1.11" if reaction == "PFK" else "" for reaction in textbook.reactions)
-    textbook = MetabolicGraph(**{**textbook.__dict__, "ec": ec, "guild": "aerobe"})
+    textbook = MetabolicGraph(**{**textbook.__dict__, "ec": ec, "guild": "aerobe", "growth_temperature": 310.0})
     write_metabolism(textbook, tmp_path / name)
     back = read_metabolism(tmp_path / name)
     assert (back.compounds, back.reactions, back.ec) == (textbook.compounds, textbook.reactions, textbook.ec)
@@ -97,6 +97,7 @@ def test_round_trip(textbook: MetabolicGraph, tmp_path: Path, name: str) -> None
     np.testing.assert_allclose(back.dg_prime, textbook.dg_prime)
     assert back.exchange == pytest.approx(textbook.exchange, abs=1e-3)
     assert (back.organism, back.guild) == (textbook.organism, textbook.guild)
+    assert back.growth_temperature == 310.0
     assert not list(tmp_path.glob(".*")), "a temporary file was left"
 
 

@@ -7,9 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrobio.batch import MODALITIES
-from astrobio.models.fusion import Fusion, FusionConfig, adaptive_weights, show_present
+from astrobio.models.fusion import (
+    AGREEMENT_SCALE,
+    PAIRS,
+    Fusion,
+    FusionConfig,
+    adaptive_weights,
+    agreements,
+    show_present,
+)
 from astrobio.models.initialise import init_weights
 
+NAMED_PAIRS = [(MODALITIES[i], MODALITIES[j]) for i, j in PAIRS]
 CONFIG = FusionConfig(width=16, layers=2, heads=2, inner_width=16, alignment_width=8, context_width=12, text_width=10)
 
 
@@ -62,3 +71,14 @@ def test_embeddings_are_unit_vectors() -> None:
     out = make_fusion()(tokens, visible, absent, torch.ones(3, 4, dtype=torch.bool), text)
     for name in MODALITIES:
         torch.testing.assert_close(out.embeddings[name].norm(dim=-1), torch.ones(3))
+
+
+def test_agreement_is_of_pairs_that_are_both_there() -> None:
+    same = torch.nn.functional.normalize(torch.ones(2, 8), dim=-1)
+    embeddings = {name: same if name != "metabolism" else -same for name in MODALITIES}
+    present = torch.ones(2, 4, dtype=torch.bool)
+    present[1, MODALITIES.index("climate")] = False
+    found = agreements(embeddings, present) * AGREEMENT_SCALE
+    expected = {0: [1.0 if "metabolism" not in pair else -1.0 for pair in NAMED_PAIRS]}
+    expected[1] = [0.0 if "climate" in pair else value for pair, value in zip(NAMED_PAIRS, expected[0], strict=True)]
+    torch.testing.assert_close(found, torch.tensor([expected[0], expected[1]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -150,6 +151,43 @@ def test_lifeless_worlds_have_the_guilds_of_inhabited_ones(organisms: list[Organ
         for guild in anoxic | oxygenic:
             expected = (anoxic[guild] + oxygenic[guild]) / 2
             assert candidates[guild] == pytest.approx(expected, abs=5 * np.sqrt(expected)), (state, guild)
+
+
+def growth(state: str, organisms: list[Organism], habitat: float, count: int = 300) -> np.ndarray:
+    found = [
+        biosphere.draw_metabolism(world(state), np.random.default_rng(index), organisms, habitat).growth_temperature
+        for index in range(count)
+    ]
+    return np.array(found, dtype=np.float64)
+
+
+def test_residents_suit_their_home_and_candidates_another(organisms: list[Organism]) -> None:
+    cold, warm = (growth("oxygenic-biosphere", organisms, habitat) for habitat in (276.0, 304.0))
+    assert cold.mean() == pytest.approx(280.0, abs=3.0) and warm.mean() == pytest.approx(308.0, abs=3.0)
+    cold, warm = (growth("lifeless-oxygenated", organisms, habitat) for habitat in (276.0, 304.0))
+    np.testing.assert_array_equal(cold, warm)
+
+
+def test_growth_temperatures_of_lifeless_worlds_are_those_of_inhabited_ones(organisms: list[Organism]) -> None:
+    """Over all homes, residents and candidates grow at the same temperatures: the number alone tells nothing."""
+    homes = np.interp((np.arange(300) + 0.5) / 300, *biosphere.HABITATS)
+    residents = np.array([
+        growth(state, organisms, float(home), 3).mean() for state in INHABITED_STATES for home in homes
+    ])  # fmt: skip
+    candidates = growth("lifeless-temperate", organisms, 290.0, 1800)
+    assert residents.mean() == pytest.approx(candidates.mean(), abs=0.8)
+    assert np.quantile(residents, [0.2, 0.8]) == pytest.approx(np.quantile(candidates, [0.2, 0.8]), abs=3.0)
+
+
+def test_unknown_growth_temperatures_leave_any_variant(organisms: list[Organism]) -> None:
+    nobody_measured = [
+        replace(o, graph=replace(o.graph, growth_temperature=None)) for o in organisms if o.guild == "aerobe"
+    ]
+    names = {
+        id(biosphere.draw_metabolism(world("oxygenic-biosphere"), np.random.default_rng(i), nobody_measured, 290.0))
+        for i in range(200)
+    }
+    assert len(names) > 20
 
 
 def test_draws_with_a_part_of_the_guilds(organisms: list[Organism]) -> None:

@@ -210,6 +210,9 @@ class ClimateCube:
         return float((self.fields[variable][:, 0].mean(axis=0) * self.area_weights()).sum())
 
 
+GROWTH_RANGE = (250.0, 400.0)  # K; life as known grows from 258 K (Planococcus halocryophilus) to 395 K (strain 116)
+
+
 @dataclass(frozen=True, eq=False)  # compared by identity: arrays have no single truth value
 class MetabolicGraph:
     """A metabolism as a bipartite graph of compounds and reactions with signed stoichiometry.
@@ -229,6 +232,7 @@ class MetabolicGraph:
         flux: [R] known internal fluxes (FBA), mmol/gDW/h, or None.
         organism: identifier of the parent organism; variants share it, and splits go by it.
         guild: metabolic guild, such as "methanogen", "phototroph", "fermenter", "aerobe".
+        growth_temperature: K at which the organism grows fastest in culture; None where nobody measured it.
     """
 
     compounds: tuple[str, ...]
@@ -250,6 +254,7 @@ class MetabolicGraph:
     flux: np.ndarray | None = None
     organism: str = ""
     guild: str = ""
+    growth_temperature: float | None = None
 
     def __post_init__(self) -> None:
         c, r, m = len(self.compounds), len(self.reactions), len(self.stoichiometry)
@@ -287,6 +292,14 @@ class MetabolicGraph:
         if self.flux is not None:
             _require(self.flux.shape == (r,), "MetabolicGraph.flux", f"shape {(r,)}", self.flux.shape)
             _finite(self.flux, "MetabolicGraph.flux")
+        if self.growth_temperature is not None:
+            low, high = GROWTH_RANGE
+            _require(
+                low <= self.growth_temperature <= high,
+                "MetabolicGraph.growth_temperature",
+                f"K within {low:g}–{high:g}",
+                self.growth_temperature,
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,7 +109,7 @@ class FeatureExtractor:
 
     def _metabolism(self, graph: MetabolicGraph | None) -> list[float]:
         if graph is None:
-            return [np.nan] * (len(GASES) + len(self.guilds) + EC_CLASSES + 5)
+            return [np.nan] * (len(GASES) + len(self.guilds) + EC_CLASSES + 6)
         exchange = graph.exchange or {}
         classes = [sum(ec.startswith(f"{k}.") for ec in graph.ec) / len(graph.ec) for k in range(1, EC_CLASSES + 1)]
         known = np.isfinite(graph.dg_prime)
@@ -120,6 +120,7 @@ class FeatureExtractor:
             len(graph.compounds), len(graph.reactions), float(graph.reversible.mean()),
             float(graph.dg_prime[known].mean()) if known.any() else np.nan,
             float(graph.external.mean()),
+            np.nan if graph.growth_temperature is None else graph.growth_temperature,
         ]  # fmt: skip
 
 

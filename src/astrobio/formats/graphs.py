@@ -39,7 +39,8 @@ def save_graphs(path: Path, graphs: Sequence[MetabolicGraph], labels: Sequence[d
     entries = [
         {
             "sizes": [len(g.compounds), len(g.reactions), len(g.stoichiometry)], "exchange": g.exchange,
-            "solved": g.flux is not None, "organism": g.organism, "guild": g.guild, "label": label,
+            "solved": g.flux is not None, "organism": g.organism, "guild": g.guild,
+            "growth_temperature": g.growth_temperature, "label": label,
         }
         for g, label in zip(graphs, labels, strict=True)
     ]  # fmt: skip
@@ -92,5 +93,6 @@ def _graph(entry: dict[str, Any], arrays: dict[str, np.ndarray], names: np.ndarr
         flux=arrays["flux"][reaction : reaction + r] if entry["solved"] else None,
         organism=entry["organism"],
         guild=entry["guild"],
+        growth_temperature=entry["growth_temperature"],
         **fields,
     )

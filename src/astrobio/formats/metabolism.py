@@ -18,6 +18,7 @@ from xml.parsers import expat
 import numpy as np
 
 from astrobio.batch import ELEMENTS, MetabolicGraph
+from astrobio.batch.sample import GROWTH_RANGE
 from astrobio.errors import InputError
 from astrobio.formats.network import (
     PRODUCT,
@@ -47,12 +48,15 @@ __all__ = [
 ]
 
 LARGEST_FILE = 256 * 1024**2  # bytes after decompression; the largest published model (Recon3D) is 40 MB of SBML
+GROWTH_NOTE = "growth_temperature_K"  # in a model's notes: where its organism grows fastest
 UPTAKE_SLACK = 1e-5  # mmol/gDW/h beyond a known uptake, so that rounded traces of a metal don't limit growth
 _EXTERNAL = re.compile(r"^(c_)?(e\d?|extra.*|external.*|medium.*)$", re.IGNORECASE)
 
 
 def read_metabolism(path: str | Path, *, compute_energies: bool = True) -> MetabolicGraph:
     """Read a metabolic model; with an objective in the file, fluxes and gas exchange are found by pFBA.
+
+    The model's notes may hold `guild` and `growth_temperature_K`.
 
     Args:
         path: SBML (.xml, .sbml) or BiGG/cobra JSON (.json), each also gzipped (.gz).
@@ -77,9 +81,24 @@ def read_metabolism_counted(
     energies = network_energies(network, compute=compute_energies)
     notes = model.notes if isinstance(model.notes, dict) else {}
     graph = graph_from_network(
-        network, energies, solve_fluxes(network), organism=model.id or "", guild=str(notes.get("guild", ""))
-    )
+        network, energies, solve_fluxes(network), organism=model.id or "", guild=str(notes.get("guild", "")),
+        growth_temperature=_growth_temperature(path, notes.get(GROWTH_NOTE)),
+    )  # fmt: skip
     return graph, counts
+
+
+def _growth_temperature(path: Path, note: Any) -> float | None:
+    """Kelvin from the model's notes."""
+    if note is None:
+        return None
+    try:
+        value = float(note)
+    except (TypeError, ValueError):
+        value = float("nan")
+    low, high = GROWTH_RANGE
+    if not low <= value <= high:
+        raise InputError(f"{path}: notes: {GROWTH_NOTE}: expected kelvin within {low:g}–{high:g}, found {note!r}")
+    return value
 
 
 def graph_from_cobra(model: Any, *, dg: Mapping[str, Energy] | None = None) -> MetabolicGraph:
@@ -263,9 +282,14 @@ def _to_bigg(graph: MetabolicGraph) -> dict[str, Any]:
         for i, name in enumerate(graph.reactions)
     ]
     return {
-        "id": graph.organism, "version": "1", "notes": {"guild": graph.guild}, "compartments": {"e": "extracellular"},
+        "id": graph.organism, "version": "1", "notes": _notes(graph), "compartments": {"e": "extracellular"},
         "genes": [], "metabolites": metabolites, "reactions": reactions + exchanges,
     }  # fmt: skip
+
+
+def _notes(graph: MetabolicGraph) -> dict[str, Any]:
+    growth = graph.growth_temperature
+    return {"guild": graph.guild} | ({} if growth is None else {GROWTH_NOTE: growth})
 
 
 def _objective(graph: MetabolicGraph, members: list[dict[str, float]], flux: np.ndarray) -> int | None:

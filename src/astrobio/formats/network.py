@@ -249,6 +249,7 @@ def graph_from_network(
     *,
     organism: str = "",
     guild: str = "",
+    growth_temperature: float | None = None,
 ) -> MetabolicGraph:
     """Network, ΔG′ by reaction, and what `solve_fluxes` found → the contract's graph with structural encodings."""
     if not network.reactions:
@@ -281,6 +282,7 @@ def graph_from_network(
         flux=None if solution is None else solution[0],
         organism=organism,
         guild=guild,
+        growth_temperature=growth_temperature,
     )
 
 

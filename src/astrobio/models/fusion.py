@@ -6,6 +6,7 @@ Dimension letters: B worlds, K tokens of all modalities, C their width, D fusion
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +15,9 @@ from torch.nn import functional
 
 from astrobio.batch.sample import MODALITIES, PHYSICS_TARGETS, WORLD_STATES
 from astrobio.models.blocks import CrossAttention, EncoderBlock, Pooling, RMSNorm
+
+PAIRS = tuple(combinations(range(len(MODALITIES)), 2))
+AGREEMENT_SCALE = 0.2  # cosines of embeddings that agree differ from those that don't by about this much
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Fusion(nn.Module):
 
     The state's logits are those of one expert a modality, which sees nothing else, plus what the mixed tokens add: a
     product of experts (Hinton 2002, doi:10.1162/089976602760128018) and its joint correction. Without the experts the
-    modality that learns fastest starves the others' encoders (Wang et al. 2020, arXiv:1905.12681).
+    modality that learns fastest starves the others' encoders (Wang et al. 2020, arXiv:1905.12681). The correction also
+    reads how well the modalities' embeddings agree, pair by pair: whether they can come from one world.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -89,6 +94,7 @@ class Fusion(nn.Module):
         self.modality_embedding = nn.Embedding(len(MODALITIES), config.width)
         self.state_query = nn.Parameter(torch.empty(1, config.width))
         self.layers = nn.ModuleList(FusionLayer(config) for _ in range(config.layers))
+        self.agreement = nn.Linear(len(PAIRS), config.width, bias=False)
         self.norm = RMSNorm(config.width)
         self.score = nn.Linear(config.width, 1, bias=False)  # a bias would cancel in the softmax
         self.state_head = nn.Linear(config.width, len(WORLD_STATES))
@@ -130,6 +136,8 @@ class Fusion(nn.Module):
         weights = adaptive_weights(self.score(modalities)[..., 0], present)
         state = state + (weights[..., None] * modalities).sum(1)
         sources = {name: pooled[:, index] for index, name in enumerate(MODALITIES)} | {"text": text_only}
+        embeddings = {name: functional.normalize(self.align[name](sources[name]), dim=-1) for name in MODALITIES}
+        state = state + self.agreement(agreements(embeddings, present).to(state.dtype))
         alone = torch.stack([self.experts[name](sources[name]) for name in MODALITIES], dim=1)  # [B, 4, 6]
         alone = alone * present[..., None]
         return FusionOutputs(
@@ -137,8 +145,15 @@ class Fusion(nn.Module):
             unimodal_logits=alone,
             physics=self.physics_head(state),
             weights=weights,
-            embeddings={name: functional.normalize(self.align[name](sources[name]), dim=-1) for name in MODALITIES},
+            embeddings=embeddings,
         )
+
+
+def agreements(embeddings: dict[str, Float[Tensor, "B A"]], present: Bool[Tensor, "B 4"]) -> Float[Tensor, "B 6"]:
+    """Cosine of each pair of embeddings, over `AGREEMENT_SCALE`; 0 where one of the two is absent."""
+    cosines = torch.stack([(embeddings[MODALITIES[i]] * embeddings[MODALITIES[j]]).sum(-1) for i, j in PAIRS], dim=-1)
+    both = torch.stack([present[:, i] & present[:, j] for i, j in PAIRS], dim=-1)
+    return cosines / AGREEMENT_SCALE * both
 
 
 def adaptive_weights(scores: Float[Tensor, "B 4"], present: Bool[Tensor, "B 4"]) -> Float[Tensor, "B 4"]:

@@ -20,6 +20,7 @@ from astrobio.models.bipartite import GraphBatch, Incidence, gather_messages, pa
 from astrobio.models.blocks import EncoderBlock, Pooling, RMSNorm
 
 GOLDEN = 0.6180339887498949  # fractional parts of its multiples fill [0, 1) evenly (Kronecker sequence)
+HIDE_PROBABILITY = 0.15  # of a growth temperature in training: most organisms of a database lack one
 LOGVAR_RANGE = 8.0  # |log variance| bound; e^±8 spans any useful posterior and cannot overflow
 
 
@@ -138,6 +139,7 @@ class MetabolicVAE(nn.Module):
             MessageLayer(config.node_width, config.node_inner) for _ in range(config.node_layers)
         )
         self.pool = Pooling(config.width, config.node_width, config.tokens, config.heads, config.inner_width)
+        self.growth = nn.Linear(3, config.width)
         self.core = nn.ModuleList(
             EncoderBlock(config.width, config.heads, config.inner_width) for _ in range(config.layers)
         )
@@ -149,7 +151,7 @@ class MetabolicVAE(nn.Module):
     def forward(self, graph: GraphBatch) -> MetabolismOutputs:
         """Encode and decode a batch of graphs made by `astrobio.batch.graph.to_data`."""
         nodes = self._encode_nodes(graph)
-        tokens = self._pool_nodes(nodes, graph)
+        tokens = self._pool_nodes(nodes, graph, self._growth(graph))
         mu, logvar = self.posterior(tokens.mean(1)).chunk(2, dim=-1)
         logvar = LOGVAR_RANGE * torch.tanh(logvar / LOGVAR_RANGE)
         z = mu + torch.randn_like(mu) * (0.5 * logvar).exp() if self.training else mu
@@ -180,8 +182,18 @@ class MetabolicVAE(nn.Module):
             nodes = layer(nodes, incidence)
         return nodes
 
-    def _pool_nodes(self, nodes: Float[Tensor, "N H"], graph: GraphBatch) -> Float[Tensor, "B Q D"]:
-        tokens = self.pool(*pad_graphs(nodes, graph.ptr))
+    def _growth(self, graph: GraphBatch) -> Float[Tensor, "B D"]:
+        """What the growth temperature adds to every token; in training it is hidden from some graphs."""
+        known = graph.growth_known
+        if self.training:
+            known = known & (torch.rand(len(known), device=known.device) >= HIDE_PROBABILITY)
+        features = torch.stack([torch.ones_like(graph.growth), graph.growth, graph.growth.square()], dim=-1)
+        return self.growth((features * known[:, None]).to(self.growth.weight.dtype))
+
+    def _pool_nodes(
+        self, nodes: Float[Tensor, "N H"], graph: GraphBatch, growth: Float[Tensor, "B D"]
+    ) -> Float[Tensor, "B Q D"]:
+        tokens = self.pool(*pad_graphs(nodes, graph.ptr)) + growth[:, None]
         for block in self.core:
             tokens = block(tokens)
         return self.norm(tokens)

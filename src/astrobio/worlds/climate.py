@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from threadpoolctl import ThreadpoolController
 
 from astrobio import units
@@ -88,11 +89,30 @@ def pressure_levels(pressure: float) -> np.ndarray:
 
 def surface_climate(scenario: Scenario, device: str = "cpu") -> tuple[float, float]:
     """(warmest cell, area-weighted global mean) of the emulator's best estimate of surface temperature, K."""
+    field = _surface_temperature(scenario, device)
+    return float(field.max()), float((field * _cell_weights()).sum())
+
+
+def habitat_temperature(scenario: Scenario, device: str = "cpu") -> float:
+    """Mean temperature of the ice-free surface by the emulator's best estimate, K."""
+    return ice_free_mean(_surface_temperature(scenario, device), _cell_weights())
+
+
+def ice_free_mean(field: Float[np.ndarray, "Y X"], weights: Float[np.ndarray, "Y X"]) -> float:
+    """Area-weighted mean (K) of the cells above the melting point of water, or that of the warmest where all is ice."""
+    thawed = field > units.MELTING_POINT
+    return float(np.average(field[thawed], weights=weights[thawed])) if thawed.any() else float(field.max())
+
+
+def _surface_temperature(scenario: Scenario, device: str) -> Float[np.ndarray, "Y X"]:
     name = "surface_temperature"
     with _quiet(), one_thread():
-        field = emulator(device).predict(scenario.emulator_inputs, fields=[name])[name]
-    weights = _gauss()[1] / 2
-    return float(field.max()), float((field.mean(axis=1) * weights).sum())
+        return emulator(device).predict(scenario.emulator_inputs, fields=[name])[name]
+
+
+def _cell_weights() -> Float[np.ndarray, "Y X"]:
+    """Area of each cell of the emulator's grid; they sum to 1."""
+    return np.repeat(_gauss()[1][:, None] / 2 / 64, 64, axis=1)
 
 
 def simulate_climate(scenarios: Sequence[Scenario], *, draws: int = DRAWS, device: str = "cpu") -> list[ClimateCube]:

@@ -19,7 +19,13 @@ from astrobio.batch import WORLD_STATES, ClimateCube, MetabolicGraph, Sample, Sp
 from astrobio.batch.statistics import MIXING_RATIO_FLOOR
 from astrobio.errors import InputError
 from astrobio.worlds import emission, narrative
-from astrobio.worlds.climate import column_mean_water, simulate_climate, surface_climate
+from astrobio.worlds.climate import (
+    column_mean_water,
+    habitat_temperature,
+    ice_free_mean,
+    simulate_climate,
+    surface_climate,
+)
 from astrobio.worlds.disequilibrium import available_gibbs_energy, moist
 from astrobio.worlds.gcm_runs import GcmPool
 from astrobio.worlds.instrument import DEFAULT_TRANSITS, DEPTH_GRID
@@ -197,8 +203,17 @@ def draw_world(
         return scenario, None
     from astrobio.worlds.biosphere import draw_metabolism
 
-    graph = draw_metabolism(scenario, streams["metabolism"], organisms)
+    habitat = _habitat(scenario, pools, settings) if scenario.inhabited else None
+    graph = draw_metabolism(scenario, streams["metabolism"], organisms, habitat)
     return with_resident(scenario, graph.exchange), graph
+
+
+def _habitat(scenario: Scenario, pools: Pools | GcmPool | None, settings: SimulationSettings) -> float:
+    """Mean temperature of the ice-free surface, K."""
+    if isinstance(pools, GcmPool):
+        cube = pools.cube(scenario.gcm)
+        return ice_free_mean(cube.fields["surface_temperature"][:, 0].mean(axis=0), cube.area_weights())
+    return habitat_temperature(scenario, settings.device)
 
 
 def physics_truths(scenario: Scenario, cube: ClimateCube, water: float) -> dict[str, float]:
