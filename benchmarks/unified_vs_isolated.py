@@ -59,7 +59,7 @@ from machine import describe
 ROOT = Path(__file__).parents[1]
 SYSTEMS = ("unified", *MODALITIES)
 VALIDATIONS = 8  # of each training; the best weights are kept
-TRIALS = ((1.0, 1.2), (1.0, 4.0), (2.0, 1.2))  # factor on the learning rate, weight of the experts' own loss
+TRIALS = ((1.0, 2.0), (2.0, 2.0), (1.0, 0.5))  # factor on the learning rate, weight of the experts' own loss
 NAMES = {
     "unified": "unified", **{name: f"{name} alone" for name in MODALITIES},
     "late_fusion": "late fusion of these", "gradient_boosting": "boosted trees",
