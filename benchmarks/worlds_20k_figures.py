@@ -179,7 +179,8 @@ def shifts(figure: Any, depths: Found) -> bool:
         right.plot(range(len(values)), values, "o-", color=COLOURS[place % 4], label=modality, lw=1, ms=4)
     right.set_xticks(range(len(rates)), list(rates), fontsize=8)
     right.set_ylabel("share noticed as unlike the training")
-    right.legend(frameon=False, fontsize=7)
+    if rates["test"]:
+        right.legend(frameon=False, fontsize=7)
     return True
 
 

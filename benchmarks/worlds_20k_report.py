@@ -5,6 +5,7 @@ Dimension letters: N worlds, C world states, R runs (seeds).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ def report(out: Path, results: Path, figures: Path, console: Console) -> None:
         "confusion": first["confusion"], "oracle": systems.get(f"{TREES}oracle"),
         "ablations": first["ablations"], "language": first["language"], "ood": first["ood"], "depths": depths,
     }  # fmt: skip
-    write_json(results / "worlds_20k.json", result)
+    write_json(results / "worlds_20k.json", _without_nan(result))
     drawn = worlds_20k_figures.draw_all(depths, figures)
     (results / "worlds_20k.md").write_text(tables(depths, drawn), encoding="utf-8")
     console.print(f"{results / 'worlds_20k.json'}, {len(drawn)} figures in {figures}", highlight=False)
@@ -228,13 +229,22 @@ def tables(depths: Mapping[str, dict[str, Any]], drawn: Mapping[str, Path]) -> s
     return "\n".join(parts)
 
 
+def _without_nan(value: Any) -> Any:
+    """JSON knows no NaN: where there was nothing to judge stands null."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _percent(entry: Mapping[str, Any], key: str = "macro_accuracy") -> str:
     low, high = (100 * value for value in entry["ci95"])
     return f"{100 * entry[key]:.1f}% [{low:.1f}, {high:.1f}]"
 
 
 def _system_rows(depths: Mapping[str, dict[str, Any]]) -> list[list[str]]:
-    rows = [["", *(f"{name} | gain of {found['headline']}" for name, found in depths.items())]]
+    rows = [["", *(cell for name, found in depths.items() for cell in (name, f"gain of {found['headline']}"))]]
     for name in worlds_20k_figures.ordered({n for found in depths.values() for n in found["systems"]}):
         row = [worlds_20k_figures.said(name)]
         for found in depths.values():
@@ -263,7 +273,7 @@ def _language_rows(depths: Mapping[str, dict[str, Any]]) -> list[list[str]]:
     rows = [["", "worlds", *(key.replace("_", " ") for key in keys), "seconds"]]
     for depth, found in depths.items():
         for name, entry in found["language"].items():
-            shares = [f"{100 * entry[key]:.1f}%" for key in keys]
+            shares = ["" if math.isnan(entry[key]) else f"{100 * entry[key]:.1f}%" for key in keys]
             rows.append([f"{name}, {depth}", str(entry["worlds"]), *shares, str(entry["seconds"])])
     return rows
 
