@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -136,8 +136,11 @@ def build_dataset(
         InputError: `out` holds something else, or another build, or the cluster can't be used, or no run.
     """
     root = Path(out).absolute()
-    hashed = () if runs is None else digests(runs)
-    plan = Plan(worlds, seed, settings or SimulationSettings(), metabolism, hold_outs or HoldOuts(), hashed)
+    hashed, settings = (), settings or SimulationSettings()
+    if runs is not None:
+        models = {run.model for run in read_runs(runs).runs}
+        hashed, settings = digests(runs), replace(settings, gcm="+".join(sorted(models)))
+    plan = Plan(worlds, seed, settings, metabolism, hold_outs or HoldOuts(), hashed)
     identity = _identity(plan)
     _claim(root, identity)
     if runs is not None:
@@ -390,9 +393,8 @@ def _finish(
     rules = {"hosts": "no star in two splits", "climate": "own draws for every world", "organisms": how}
     licences = SOURCES
     if plan.runs:
-        runs = read_runs(root / "runs").runs
         rules |= {"hosts": "those of the runs", "climate": "runs of a climate model, shared by worlds"}
-        licences = SOURCES | {"climate": "output of " + ", ".join(sorted({run.model for run in runs}))}
+        licences = SOURCES | {"climate": f"output of {plan.settings.gcm}"}
     if plan.hold_outs.splits:
         rules["hold_out"] = plan.hold_outs.rules()
     store.write_json(root / "manifest.json", {

@@ -19,6 +19,7 @@ from rich.table import Table
 from astrobio.batch import INHABITED_STATES, MODALITIES, WORLD_STATES, Sample
 from astrobio.dataset.holdout import PREFIX, HoldOuts
 from astrobio.dataset.reader import WorldDataset, read_manifest, split_names
+from astrobio.errors import InputError
 from astrobio.evaluation.features import FeatureExtractor
 from astrobio.evaluation.metrics import Interval, area_under_roc, macro_accuracy_interval
 
@@ -57,8 +58,12 @@ def audit(root: Path) -> list[Finding]:
     """All checks of a data set.
 
     Raises:
-        InputError: no finished data set.
+        InputError: no finished data set, or one without training worlds.
     """
+    if "train" not in split_names(root):
+        raise InputError(
+            f"{root}: expected training worlds, from which a leak could be learned, found {split_names(root)} only"
+        )
     splits = {name: WorldDataset(root, name) for name in split_names(root)}
     hold_outs = HoldOuts(**read_manifest(root)["identity"].get("hold_out", {}))
     training = splits["train"]
