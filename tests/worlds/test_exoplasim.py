@@ -68,13 +68,15 @@ def model(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[int]:
 
 
 def test_a_climate_has_settled_once_it_neither_drifts_nor_has_a_residual_beyond_its_ice():
-    settings = RunSettings(fewest=2)
+    settings = RunSettings(fewest=2, steady=2)
     thickening = [year(276.9, ice=2.0), year(276.8, residual=-2.0, ice=2.2)]
     assert ice_heat(thickening) == pytest.approx(0.2 * 917 * 3.337e5 / (360 * 86400))  # 1.97 W/m²
     assert settled(thickening, settings)
     assert not settled([thickening[0], replace(thickening[1], ice=2.0)], settings)
     assert not settled([year(278.0), year(277.0)], settings), "it drifts"
-    assert not settled(thickening, RunSettings(fewest=3)), "too short"
+    assert not settled(thickening, RunSettings(fewest=3, steady=2)), "too short"
+    halting = [year(257.7), year(257.4), year(257.3)]
+    assert not settled(halting, RunSettings(fewest=3)) and settled(halting[1:], settings), "a halt, not an end"
     assert not settled(thickening[:1], settings)
 
 
@@ -94,9 +96,9 @@ def test_a_run_ends_when_settled_and_an_interrupted_one_goes_on_where_it_stood(
     monkeypatch.setattr(exoplasim, "_one_year", real)
     told: list[int] = []
     years = run(spec, RunSettings(), lambda so_far: told.append(len(so_far)))
-    assert model == [1, 2, 3, 4, 5] and told == [3, 4, 5], "250.25 K after 250.5 K"
-    assert run(spec, RunSettings()) == years and len(model) == 5, "finished years are never run again"
-    assert len(run(spec, RunSettings(balance=0.1))) == 7, "a stricter balance runs on"
+    assert model == [1, 2, 3, 4, 5, 6, 7] and told == [3, 4, 5, 6, 7], "250.06 K after 250.25 and 250.13 K"
+    assert run(spec, RunSettings()) == years and len(model) == 7, "finished years are never run again"
+    assert len(run(spec, RunSettings(balance=0.05))) == 8, "a stricter balance runs on"
 
 
 def test_a_run_out_of_years_says_that_it_has_not_settled_and_more_years_continue_it(
@@ -108,7 +110,7 @@ def test_a_run_out_of_years_says_that_it_has_not_settled_and_more_years_continue
     assert found.name == "trappist-1100" and found.model == "ExoPlaSim 3.4.2"
     assert found.provenance["settled"] is False and found.provenance["years"] == 2
     run_all([spec], tmp_path / "runs", RunSettings(years=9), Console(quiet=True))
-    assert model == [1, 2, 3, 4, 5]
+    assert model == [1, 2, 3, 4, 5, 6, 7]
     assert read_runs(tmp_path / "runs").runs[0].provenance["settled"] is True
 
 

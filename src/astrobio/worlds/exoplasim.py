@@ -50,13 +50,15 @@ class RunSettings:
 
     Args:
         years: at most. balance: W/m²; a climate is settled once absorbed less emitted radiation, apart from the heat
-            that growing sea ice releases, is smaller and the mean surface temperature moves less than `drift` K a year.
+            that growing sea ice releases, is smaller and the means of the last `steady` years lie within `drift` K: a
+            single still year may be a halt on the way to a colder climate.
         fewest: years before a climate counts as settled. minutes: that a model year may take.
     """
 
     years: int = 20
     balance: float = 1.0
     drift: float = 0.3
+    steady: int = 3
     fewest: int = 4
     minutes: float = 60.0
 
@@ -114,9 +116,10 @@ def ice_heat(years: Sequence[Year]) -> float:
 
 def settled(years: Sequence[Year], settings: RunSettings) -> bool:
     """Whether a climate has stopped changing, see `RunSettings`."""
-    if len(years) < max(settings.fewest, 2):
+    if len(years) < max(settings.fewest, settings.steady):
         return False
-    still = abs(years[-1].temperature - years[-2].temperature) <= settings.drift
+    last = [year.temperature for year in years[-settings.steady :]]
+    still = max(last) - min(last) <= settings.drift
     return still and abs(years[-1].residual + ice_heat(years)) <= settings.balance
 
 
