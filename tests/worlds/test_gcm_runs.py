@@ -10,6 +10,7 @@ import pytest
 from astrobio.batch import CLIMATE_VARIABLES
 from astrobio.errors import InputError
 from astrobio.formats.climate import write_climate
+from astrobio.worlds.exoplasim import RunSettings
 from astrobio.worlds.gcm_runs import KEPT, GcmPool, GcmRun, RunParameters, digests, read_runs, reduced, write_run
 from astrobio.worlds.simulate import simulate_worlds
 from astrobio.worlds.stars import orbital_period
@@ -38,7 +39,7 @@ def changed(run: GcmRun, *, warmer: float = 0.0, **parameters: float) -> GcmRun:
     return replace(run, cube=replace(run.cube, fields=fields), parameters=replace(run.parameters, **parameters))
 
 
-def test_kept_runs_are_small_complete_settled_and_say_what_they_are(pool: GcmPool):
+def test_kept_runs_are_small_complete_in_balance_and_say_what_they_are(pool: GcmPool):
     for run in pool.runs:
         assert (KEPT / f"{run.name}.nc").stat().st_size <= 1e6
         assert set(run.cube.fields) == set(CLIMATE_VARIABLES) and run.cube.shape == (8, 4, 10, 32, 64)
@@ -46,7 +47,9 @@ def test_kept_runs_are_small_complete_settled_and_say_what_they_are(pool: GcmPoo
         said = run.provenance
         assert run.residual == pytest.approx(said["toa_net_w_m2"], abs=0.2)
         assert run.surface[1] == pytest.approx(said["surface_temperature_k"], abs=0.2)
-        assert said["settled"] and abs(said["toa_net_w_m2"] + said["growing_ice_w_m2"]) < said["balance"]
+        assert abs(said["toa_net_w_m2"] + said["growing_ice_w_m2"]) < RunSettings.balance
+        assert not said["settled"] or abs(said["last_change_k"]) <= RunSettings.drift
+    assert any(run.provenance["settled"] for run in pool.runs)
 
 
 def test_a_run_written_and_read_again_is_the_same(warm: GcmRun, tmp_path: Path):

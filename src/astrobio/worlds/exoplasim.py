@@ -389,7 +389,8 @@ def _result(spec: RunSpec, years: Sequence[Year], settings: RunSettings) -> GcmR
         "resolution": "T21, 10 levels", "years": len(years), "start": spec.start.name if spec.start else None,
         "surface_temperature_k": round(years[-1].temperature, 2), "warmest_cell_k": round(years[-1].warmest, 2),
         "toa_net_w_m2": round(years[-1].residual, 3), "growing_ice_w_m2": round(ice_heat(years), 3),
-        "settled": settled(years, settings), "balance": settings.balance, "drift": settings.drift,
+        "last_change_k": round(years[-1].temperature - years[-2].temperature, 2) if len(years) > 1 else None,
+        "settled": settled(years, settings),
     }  # fmt: skip
     cube = reduced(read_climate(path), str(path))
     return GcmRun(spec.name, f"ExoPlaSim {_version()}", spec.parameters, cube, provenance)
