@@ -81,6 +81,7 @@ def simulate(
     gcm: Annotated[str, typer.Option(help="climate model imitated: um, exocam, exoplasim; um+exocam: by world")] = "um",
     piece: Annotated[list[str] | None, typer.Option(help="worlds, spectra, climate [all]; a later call adds")] = None,
     organisms: Annotated[Path | None, typer.Option(help="organisms.npz of another data set [the default 24]")] = None,
+    genomes: Annotated[Path | None, typer.Option(help="folder of genome tables to take organisms from")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Dask cluster to work on, such as tcp://host:8786")] = None,
     hold_out: Annotated[
         list[str] | None, typer.Option(help="gcm, star, noise, path[=VALUE] or all: own splits")
@@ -98,7 +99,7 @@ def simulate(
     chosen = {"depth_grid": depth_grid, "contamination": contamination, "instruments": instruments, "kind": kind}
     settings = settings_of(depth, transits, floor, gcm=gcm, **chosen)
     runs = climate_folder(climate, seed, gcm_runs, gcm_parameters, years, balance, console)
-    summary = simulate_to(out, worlds, seed, workers, settings, piece, organisms, scheduler, hold_out, runs)
+    summary = simulate_to(out, worlds, seed, workers, settings, piece, organisms, scheduler, hold_out, runs, genomes)
     Console().print(describe(summary))
 
 

@@ -28,6 +28,7 @@ from astrobio.errors import InputError
 from astrobio.formats.graphs import load_graphs, save_graphs
 from astrobio.worlds.biosphere import Organism, load_organisms
 from astrobio.worlds.gcm_runs import GcmPool, digests, read_runs
+from astrobio.worlds.genomes import genomes_key, load_genomes
 from astrobio.worlds.instrument import named_depth
 from astrobio.worlds.scenario import GCMS, Pools
 from astrobio.worlds.simulate import (
@@ -48,12 +49,18 @@ SOURCES = {  # what the default worlds are made of, and under which licence
     "gibbs_energies": "eQuilibrator (MIT)",
 }
 
+GENOME_SOURCES = {  # instead of the default organisms'
+    "metabolism": "genes: PICRUSt2 (GPL-3.0), aerobot (MIT); reactions: KEGG, research only, not to be passed on",
+    "gibbs_energies": "component contribution for KEGG reactions, of networkExpansionPy",
+}
+
 
 @dataclass(frozen=True)
 class Plan:
     """All that decides the bits of a data set; `worlds` counts those in distribution.
 
     `runs` are name and SHA-256 of the climate model's runs that all worlds are drawn on; () emulates climates.
+    `genomes` is the key of the genome tables that the organisms come from, "" for other organisms.
     """
 
     worlds: int
@@ -62,6 +69,7 @@ class Plan:
     metabolism: bool = True
     hold_outs: HoldOuts = field(default_factory=HoldOuts)
     runs: tuple[tuple[str, str], ...] = ()
+    genomes: str = ""
 
     def __post_init__(self) -> None:
         assert self.blocks  # refuses too few worlds
@@ -115,6 +123,7 @@ def build_dataset(
     modalities: Sequence[Piece] = PIECES,
     metabolism: bool = True,
     organisms: Path | None = None,
+    genomes: Path | None = None,
     scheduler: str | None = None,
     hold_outs: HoldOuts | None = None,
     runs: Path | None = None,
@@ -127,6 +136,7 @@ def build_dataset(
         modalities: pieces to write; a later call can add the climate to a folder built without it.
         metabolism: whether worlds carry a candidate metabolism.
         organisms: an organism library (`organisms.npz` of another data set); None takes the default organisms.
+        genomes: a folder of genome tables to take the organisms from instead (see `astrobio.worlds.genomes`).
         scheduler: address of a Dask cluster that does the work (see `astrobio.dataset.cluster`).
         hold_outs: what to keep from training; each makes a further split, beyond `worlds`.
         runs: folder of a climate model's runs (see `astrobio.worlds.gcm_runs`) that the worlds are drawn on, all in the
@@ -140,13 +150,14 @@ def build_dataset(
     if runs is not None:
         models = {run.model for run in read_runs(runs).runs}
         hashed, settings = digests(runs), replace(settings, gcm="+".join(sorted(models)))
-    plan = Plan(worlds, seed, settings, metabolism, hold_outs or HoldOuts(), hashed)
+    key = genomes_key(genomes) if genomes else ""
+    plan = Plan(worlds, seed, settings, metabolism, hold_outs or HoldOuts(), hashed, key)
     identity = _identity(plan)
     _claim(root, identity)
     if runs is not None:
         _copy_runs(runs, root / "runs")
     started = time.perf_counter()
-    library = _organisms(root, plan, organisms)
+    library = _organisms(root, plan, organisms, genomes)
     done = _verified(root)
     todo = _missing(plan, modalities, done)
     made = sum(len(plan.indices(shard)) for shard, _ in todo)
@@ -167,6 +178,7 @@ def simulate_to(
     scheduler: str | None = None,
     hold_out: Sequence[str] | None = None,
     runs: Path | None = None,
+    genomes: Path | None = None,
 ) -> BuildSummary:
     """`build_dataset` with a command line's plain values, checked.
 
@@ -181,12 +193,14 @@ def simulate_to(
     named = settings.gcm.split("+")
     if not set(named) <= set(GCMS) or len(set(named)) < len(named):
         raise InputError(f"--gcm: expected one of {GCMS}, or several such as um+exocam, found {settings.gcm!r}")
+    if genomes is not None and organisms is not None:
+        raise InputError("--genomes: stands for the organisms; give either it or --organisms")
     if runs is not None and hold_out:
         raise InputError("--hold-out: worlds on a climate model's runs are all held out already; leave it away")
     chosen = tuple(piece for piece in PIECES if not pieces or piece in pieces)
     return build_dataset(
         out, worlds, seed, workers, settings=settings, modalities=chosen, organisms=organisms, scheduler=scheduler,
-        hold_outs=HoldOuts.parse(hold_out or (), settings), runs=runs,
+        hold_outs=HoldOuts.parse(hold_out or (), settings), runs=runs, genomes=genomes,
     )  # fmt: skip
 
 
@@ -211,7 +225,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "format": FORMAT, "version": __version__, "worlds": plan.worlds, "seed": plan.seed, "shard": SHARD,
         "settings": asdict(plan.settings) | {"device": "any"}, "metabolism": plan.metabolism,
         "packages": package_versions(), **({"hold_out": held_out} if held_out else {}),
-        **({"runs": dict(plan.runs)} if plan.runs else {}),
+        **({"runs": dict(plan.runs)} if plan.runs else {}), **({"genomes": plan.genomes} if plan.genomes else {}),
     }  # fmt: skip
 
 
@@ -243,13 +257,17 @@ def _copy_runs(source: Path, target: Path) -> None:
         os.replace(partial, target / path.name)
 
 
-def _organisms(root: Path, plan: Plan, given: Path | None) -> list[Organism]:
+def _organisms(root: Path, plan: Plan, given: Path | None, genomes: Path | None) -> list[Organism]:
     """The organisms of this data set: written once, then read from its own folder."""
     path = root / "organisms.npz"
     if not plan.metabolism:
         return []
     if not path.exists():
-        organisms = load_organisms() if given is None else _read_organisms(given)
+        if genomes is not None:
+            organisms, counts = load_genomes(genomes)
+            store.write_json(root / "genomes.json", counts)
+        else:
+            organisms = load_organisms() if given is None else _read_organisms(given)
         labels = [{key: getattr(o, key) for key in ("name", "clade", "growth", "knocked_out")} for o in organisms]
         save_graphs(path, [organism.graph for organism in organisms], labels)
     return _read_organisms(path)
@@ -327,7 +345,7 @@ def _pools(root: Path, plan: Plan) -> dict[str, tuple[list[Organism], Pools | Gc
 
 def _make_shard(root: Path, plan: Plan, shard: int, missing: Sequence[Piece]) -> list[dict[str, Any]]:
     """Write the missing pieces of one shard; returns their ledger entries."""
-    keep_freed_memory()  # Dask tells its workers to give back everything, which costs them half of their time
+    keep_freed_memory()  # Dask tells its workers to give back everything, which costs them a third of their time
     if list(missing) == ["climate"]:
         store.write_climates(piece_path(root, "climate", shard), _climates(root, plan, shard))
     else:
@@ -391,10 +409,12 @@ def _finish(
     counts = Counter(plan.split(index) for shard in range(plan.shards) for index in plan.indices(shard))
     sizes = {p: sum(store.size_of(piece_path(root, p, s)) for s in range(plan.shards)) / plan.total for p in present}
     rules = {"hosts": "no star in two splits", "climate": "own draws for every world", "organisms": how}
-    licences = SOURCES
+    licences = SOURCES | (GENOME_SOURCES if plan.genomes else {})
     if plan.runs:
         rules |= {"hosts": "those of the runs", "climate": "runs of a climate model, shared by worlds"}
-        licences = SOURCES | {"climate": f"output of {plan.settings.gcm}"}
+        licences |= {"climate": f"output of {plan.settings.gcm}"}
+    if plan.genomes:
+        rules["genomes"] = json.loads((root / "genomes.json").read_text(encoding="utf-8"))
     if plan.hold_outs.splits:
         rules["hold_out"] = plan.hold_outs.rules()
     store.write_json(root / "manifest.json", {

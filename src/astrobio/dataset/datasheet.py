@@ -71,6 +71,8 @@ def facts(root: Path) -> dict[str, Any]:
     manifest = read_manifest(root)
     identity, rule = manifest["identity"], manifest["split_rule"]
     organisms = [f"- {guild}: {how}" for guild, how in sorted(rule["organisms"].items())]
+    if "genomes" in rule:
+        organisms += ["- genomes: " + ", ".join(f"{name} {count}" for name, count in rule["genomes"].items())]
     apart = [f"- {split}: {what}; otherwise like test" for split, what in rule.get("hold_out", {}).items()]
     return {
         "worlds": sum(manifest["splits"].values()), "seed": identity["seed"], "version": identity["version"],

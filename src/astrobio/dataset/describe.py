@@ -5,6 +5,8 @@ Dimension letters: N worlds, L spectral points.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,11 @@ from rich.table import Table
 from astrobio.batch import WORLD_STATES, Sample
 from astrobio.dataset.croissant import write_croissant
 from astrobio.dataset.datasheet import facts, write_datasheet
-from astrobio.dataset.reader import WorldDataset, split_names
+from astrobio.dataset.reader import WorldDataset, read_manifest, split_names
+from astrobio.dataset.splits import SPLITS, claims
+from astrobio.dataset.store import write_text
+from astrobio.formats.graphs import load_graphs
+from astrobio.worlds.biosphere import Organism
 
 DRAWN = 600  # worlds that the picture is made of, evenly spaced
 COLOURS = ("#9d0208", "#4a5568", "#f48c06", "#7b2cbf", "#2a9d8f", "#2d6a4f")  # of the states, in their order
@@ -25,7 +31,7 @@ GASES = ("CO2", "CH4", "O2", "CO")  # that separate the states
 
 
 def describe_dataset(root: Path) -> Table:
-    """Write `describe.png`, `croissant.json` and `DATASHEET.md` into a data set and sum it up.
+    """Write `describe.png`, `organisms.csv`, `croissant.json` and `DATASHEET.md` into a data set and sum it up.
 
     Raises:
         InputError: no finished data set.
@@ -35,8 +41,30 @@ def describe_dataset(root: Path) -> Table:
     table = Table(title=f"{found['worlds']} worlds in {root}", title_justify="left", show_header=False)
     for name in ("splits", "states", "pieces", "sizes", "observation"):
         table.add_row(name, found[name])
+    for guild, text in organism_rows(root).items():
+        table.add_row(guild, text)
     table.add_row("written", ", ".join(path.name for path in written))
     return table
+
+
+def organism_rows(root: Path) -> dict[str, str]:
+    """Guild → organisms and clades in each split; writes one row a guild and clade to `organisms.csv`."""
+    path = root / "organisms.npz"
+    if not path.is_file():
+        return {}
+    organisms = [Organism(graph=graph, guild=graph.guild, **label) for graph, label in load_graphs(path)]
+    rows = claims(organisms, read_manifest(root)["identity"]["seed"])
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(root / "organisms.csv", text.getvalue())
+    found = {}
+    for guild in sorted({row["guild"] for row in rows}):
+        own = [row for row in rows if row["guild"] == guild]
+        parts = [f"{name} {sum(r[name] for r in own)} of {sum(r[name] > 0 for r in own)} clades" for name in SPLITS]
+        found[guild] = f"{', '.join(parts)} ({own[0]['how']})"
+    return found
 
 
 def draw(root: Path, path: Path) -> Path:

@@ -7,6 +7,7 @@ unseen. Organisms are split by clade where a guild has enough of them; see `orga
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,7 @@ def organism_pools(organisms: Sequence[Organism], seed: int) -> tuple[dict[str, 
     Guilds with at least three clades are split by clade: all variants of all parents of a clade stay in one split.
     Guilds with fewer (the default set holds one methanogen) are split by variant, so that every split holds every guild
     and a guild never tells the split; such a guild is marked "by variant", and no claim on unseen clades rests on it.
+    A clade with organisms of several guilds is in one split with all of them.
 
     Raises:
         InputError: a guild with fewer than three variants.
@@ -79,6 +81,7 @@ def organism_pools(organisms: Sequence[Organism], seed: int) -> tuple[dict[str, 
         guilds.setdefault(organism.guild, {}).setdefault(organism.clade, []).append(index)
     pools: dict[str, list[int]] = {split: [] for split in SPLITS}
     how: dict[str, str] = {}
+    home: dict[str, str] = {}  # clade → split
     for number, (guild, clades) in enumerate(sorted(guilds.items())):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x096A, number)))
         by_clade = len(clades) >= len(SPLITS)
@@ -88,7 +91,27 @@ def organism_pools(organisms: Sequence[Organism], seed: int) -> tuple[dict[str, 
         how[guild] = "by clade" if by_clade else "by variant"
         held_out = max(1, round(SHARES["test"] * len(units)))
         order = [units[place] for place in rng.permutation(len(units))]
-        pools["validation"] += [index for unit in order[:held_out] for index in unit]
-        pools["test"] += [index for unit in order[held_out : 2 * held_out] for index in unit]
-        pools["train"] += [index for unit in order[2 * held_out :] for index in unit]
+        free = [unit for unit in order if not by_clade or organisms[unit[0]].clade not in home]
+        fresh = dict.fromkeys(map(tuple, free[:held_out]), "validation")
+        fresh |= dict.fromkeys(map(tuple, free[held_out : 2 * held_out]), "test")
+        for unit in order:
+            clade = organisms[unit[0]].clade
+            split = fresh.get(tuple(unit)) or (home.get(clade, "train") if by_clade else "train")
+            pools[split] += unit
+            if by_clade:
+                home[clade] = split
     return {split: sorted(indices) for split, indices in pools.items()}, how
+
+
+def claims(organisms: Sequence[Organism], seed: int) -> list[dict[str, Any]]:
+    """What rests on which organisms: a row for each guild and clade, with its organisms (parents) in each split."""
+    pools, how = organism_pools(organisms, seed)
+    rows: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for split, indices in pools.items():
+        for organism in (organisms[index] for index in indices):
+            row = rows.setdefault((organism.guild, organism.clade), {name: set() for name in SPLITS})
+            row[split].add(organism.parent)
+    return [
+        {"guild": guild, "clade": clade, "how": how[guild], **{name: len(found) for name, found in row.items()}}
+        for (guild, clade), row in sorted(rows.items())
+    ]

@@ -93,6 +93,6 @@ def _graph(entry: dict[str, Any], arrays: dict[str, np.ndarray], names: np.ndarr
         flux=arrays["flux"][reaction : reaction + r] if entry["solved"] else None,
         organism=entry["organism"],
         guild=entry["guild"],
-        growth_temperature=entry["growth_temperature"],
+        growth_temperature=entry.get("growth_temperature"),
         **fields,
     )
