@@ -106,7 +106,7 @@ def settings_of(stage: str, options: argparse.Namespace) -> list[str]:
         "validate_every": max(steps // VALIDATIONS, 1), "checkpoint_every": max(steps // 4, 1), "log_every": 20,
     }  # fmt: skip
     if small:
-        settings |= {"decoder": options.decoder, "decoder_lr_factor": 0.2, "lr": 5e-4, "warmup_steps": 100}
+        settings |= {"decoder": options.decoder, "decoder_lr_factor": 0.5, "lr": 2e-4, "warmup_steps": 200}
     return [f"training.{name}={value}" for name, value in settings.items()] + options.overrides
 
 
