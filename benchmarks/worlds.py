@@ -79,6 +79,7 @@ def random_batch(seed: int) -> MultiModalBatch:
         "physics": torch.randn(WORLDS, k, generator=g), "physics_mask": torch.ones(WORLDS, k, dtype=torch.bool),
         "physics_mean": torch.zeros(WORLDS, k), "physics_std": torch.ones(WORLDS, k),
         "toa_net": torch.randn(WORLDS, generator=g), "toa_net_mask": torch.ones(WORLDS, dtype=torch.bool),
+        "habitat": torch.randn(WORLDS, generator=g), "habitat_mask": torch.ones(WORLDS, dtype=torch.bool),
         "world_ids": tuple(f"random-{seed}-{index}" for index in range(WORLDS)),
     }  # fmt: skip
     return MultiModalBatch(**fields)

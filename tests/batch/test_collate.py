@@ -101,6 +101,8 @@ def test_net_radiation_is_the_cubes_own(sample_factory: SampleFactory, collator:
     batch = collator([sample, replace(sample, climate=partial), sample_factory(1, without=["climate"])])
     assert float(batch.toa_net[0]) == pytest.approx(net, rel=1e-5)
     assert batch.toa_net_mask.tolist() == [True, False, False]
+    assert batch.habitat_mask.tolist() == [True, True, False]
+    assert float(batch.habitat[0]) * 15 + 288 == pytest.approx(cube.habitat_temperature(), rel=1e-5)
     missing = CLIMATE_VARIABLES.index("toa_outgoing_longwave_flux")
     assert batch.climate_mask[1].tolist() == [index != missing for index in range(len(CLIMATE_VARIABLES))]
     assert not batch.climate[1, missing].any()

@@ -15,10 +15,12 @@ from astrobio.models.fusion import (
     adaptive_weights,
     agreements,
     show_present,
+    thermal_suitability,
 )
 from astrobio.models.initialise import init_weights
 
 NAMED_PAIRS = [(MODALITIES[i], MODALITIES[j]) for i, j in PAIRS]
+SUITED = torch.zeros(3, 3)
 CONFIG = FusionConfig(width=16, layers=2, heads=2, inner_width=16, alignment_width=8, context_width=12, text_width=10)
 
 
@@ -48,10 +50,10 @@ def test_what_is_absent_cannot_be_heard() -> None:
     tokens, visible, absent, text = make_inputs()
     present = torch.ones(3, 4, dtype=torch.bool)
     present[:, 2] = False
-    before = fusion(tokens, visible, absent, present, text)
-    changed = fusion(tokens | {"climate": torch.randn(3, 6, 12)}, visible, absent, present, text)
+    before = fusion(tokens, visible, absent, present, text, SUITED)
+    changed = fusion(tokens | {"climate": torch.randn(3, 6, 12)}, visible, absent, present, text, SUITED)
     assert torch.equal(before.state_logits, changed.state_logits)
-    heard = fusion(tokens | {"spectrum": torch.randn(3, 5, 12)}, visible, absent, present, text)
+    heard = fusion(tokens | {"spectrum": torch.randn(3, 5, 12)}, visible, absent, present, text, SUITED)
     assert not torch.allclose(before.state_logits, heard.state_logits)
 
 
@@ -59,16 +61,16 @@ def test_an_absent_modality_is_its_learned_token_and_nothing_at_all_is_finite() 
     fusion = make_fusion()
     tokens, visible, absent, text = make_inputs()
     nothing = torch.zeros(3, 4, dtype=torch.bool)
-    out = fusion(tokens, visible, absent, nothing, text)
+    out = fusion(tokens, visible, absent, nothing, text, SUITED)
     assert torch.isfinite(out.state_logits).all()
-    assert not torch.allclose(fusion(tokens, visible, absent + 1, nothing, text).state_logits, out.state_logits)
+    assert not torch.allclose(fusion(tokens, visible, absent + 1, nothing, text, SUITED).state_logits, out.state_logits)
     context, shown = show_present(tokens, visible, absent, nothing)
     torch.testing.assert_close(context[shown].reshape(3, 4, 12), absent.expand(3, 4, 12))
 
 
 def test_embeddings_are_unit_vectors() -> None:
     tokens, visible, absent, text = make_inputs()
-    out = make_fusion()(tokens, visible, absent, torch.ones(3, 4, dtype=torch.bool), text)
+    out = make_fusion()(tokens, visible, absent, torch.ones(3, 4, dtype=torch.bool), text, SUITED)
     for name in MODALITIES:
         torch.testing.assert_close(out.embeddings[name].norm(dim=-1), torch.ones(3))
 
@@ -82,3 +84,11 @@ def test_agreement_is_of_pairs_that_are_both_there() -> None:
     expected = {0: [1.0 if "metabolism" not in pair else -1.0 for pair in NAMED_PAIRS]}
     expected[1] = [0.0 if "climate" in pair else value for pair, value in zip(NAMED_PAIRS, expected[0], strict=True)]
     torch.testing.assert_close(found, torch.tensor([expected[0], expected[1]]))
+
+
+def test_suitability_is_a_bounded_distance_where_both_are_known() -> None:
+    growth, habitat = torch.tensor([1.0, 0.0, 5.0, 1.0]), torch.tensor([1.0, 0.8, -5.0, 0.0])
+    known = torch.tensor([True, True, True, False])
+    found = thermal_suitability(growth, habitat, known)
+    expected = [[1.0, 0.0, 0.0], [1.0, -1.5, 2.25], [1.0, 3.0, 9.0], [0.0, 0.0, 0.0]]  # 12 K are 1.5 niches of 8 K
+    torch.testing.assert_close(found, torch.tensor(expected))

@@ -39,6 +39,8 @@ class MultiModalBatch:
         physics: [B, K] normalised truths. physics_mask: [B, K] known.
         physics_mean, physics_std: [B, K] of the normalisation, so that losses can speak in physical units.
         toa_net: [B] W/m², global mean ASR − OLR of the cube itself (0 where unknown, see `toa_net_mask` [B]).
+        habitat: [B] mean temperature of the cube's ice-free surface, scaled as growth temperatures are
+            (`graph.GROWTH_SCALE`; 0 where unknown, see `habitat_mask` [B]).
         world_ids: B identifiers.
     """
 
@@ -66,6 +68,8 @@ class MultiModalBatch:
     physics_std: Float[Tensor, "B K"]
     toa_net: Float[Tensor, "B"]
     toa_net_mask: Bool[Tensor, "B"]
+    habitat: Float[Tensor, "B"]
+    habitat_mask: Bool[Tensor, "B"]
     world_ids: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -76,7 +80,7 @@ class MultiModalBatch:
         self._check("climate_mask", tuple(self.climate.shape[:2]))
         self._check("present", (size, len(MODALITIES)))
         self._check("labels", (size,))
-        for name in ("spectrum", "climate", "physics", "toa_net"):
+        for name in ("spectrum", "climate", "physics", "toa_net", "habitat"):
             found = getattr(self, name).shape[0]
             if found != size:
                 raise InputError(f"MultiModalBatch.{name}: expected {size} worlds, found {found}")

@@ -16,7 +16,7 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from astrobio.batch.batch import IGNORED, MultiModalBatch
-from astrobio.batch.graph import dummy_data, merge_graphs, to_data
+from astrobio.batch.graph import GROWTH_SCALE, dummy_data, merge_graphs, to_data
 from astrobio.batch.sample import (
     CLIMATE_VARIABLES,
     SPECTRUM_KINDS,
@@ -59,6 +59,7 @@ def multimodal_collate_fn(
     if not samples:
         raise InputError("multimodal_collate_fn: expected at least one sample, found an empty list")
     net = [_toa_net(s.climate) for s in samples]
+    habitat = [_habitat(s.climate) for s in samples]
     physics = [statistics.normalise_physics(s.physics) for s in samples]
     return MultiModalBatch(
         **_text(samples, tokenizer, max_length),
@@ -73,6 +74,8 @@ def multimodal_collate_fn(
         physics_std=torch.tensor([statistics.physics_std] * len(samples), dtype=torch.float32),
         toa_net=torch.tensor([0.0 if n is None else n for n in net], dtype=torch.float32),
         toa_net_mask=torch.tensor([n is not None for n in net]),
+        habitat=torch.tensor([0.0 if h is None else h for h in habitat], dtype=torch.float32),
+        habitat_mask=torch.tensor([h is not None for h in habitat]),
         world_ids=tuple(s.world_id for s in samples),
     )
 
@@ -185,6 +188,13 @@ def _toa_net(cube: ClimateCube | None) -> float | None:
     if cube is None or any(name not in cube.fields for name in names):
         return None
     return cube.global_mean(names[0]) - cube.global_mean(names[1])
+
+
+def _habitat(cube: ClimateCube | None) -> float | None:
+    """Mean temperature of the ice-free surface on the scale of growth temperatures; None where nobody knows it."""
+    if cube is None or "surface_temperature" not in cube.fields:
+        return None
+    return (cube.habitat_temperature() - GROWTH_SCALE[0]) / GROWTH_SCALE[1]
 
 
 _CONVERTED: WeakKeyDictionary[MetabolicGraph, Data] = WeakKeyDictionary()

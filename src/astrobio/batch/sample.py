@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from astrobio.errors import InputError
+from astrobio.units import MELTING_POINT
 
 WORLD_STATES = (
     "lifeless-inhospitable",
@@ -205,9 +206,19 @@ class ClimateCube:
         weights = np.repeat(band[:, None], len(self.longitude), axis=1)
         return weights / weights.sum()
 
+    def habitat_temperature(self) -> float:
+        """Mean temperature of the ice-free surface over all times, K; that of the warmest cell where all is ice."""
+        return ice_free_mean(self.fields["surface_temperature"][:, 0].mean(axis=0), self.area_weights())
+
     def global_mean(self, variable: str) -> float:
         """Area-weighted mean over the sphere, averaged over time; for level fields at the lowest level."""
         return float((self.fields[variable][:, 0].mean(axis=0) * self.area_weights()).sum())
+
+
+def ice_free_mean(field: np.ndarray, weights: np.ndarray) -> float:
+    """Area-weighted mean (K) of the cells [Y, X] above the melting point, or that of the warmest where all is ice."""
+    thawed = field > MELTING_POINT
+    return float(np.average(field[thawed], weights=weights[thawed])) if thawed.any() else float(field.max())
 
 
 GROWTH_RANGE = (250.0, 400.0)  # K; life as known grows from 258 K (Planococcus halocryophilus) to 395 K (strain 116)

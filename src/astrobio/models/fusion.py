@@ -13,10 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from astrobio.batch.graph import GROWTH_SCALE
 from astrobio.batch.sample import MODALITIES, PHYSICS_TARGETS, WORLD_STATES
 from astrobio.models.blocks import CrossAttention, EncoderBlock, Pooling, RMSNorm
 
 PAIRS = tuple(combinations(range(len(MODALITIES)), 2))
+NICHE = 8.0  # K, half the width of a typical thermal niche
 AGREEMENT_SCALE = 0.2  # cosines of embeddings that agree differ from those that don't by about this much
 
 
@@ -78,7 +80,8 @@ class Fusion(nn.Module):
     The state's logits are those of one expert a modality, which sees nothing else, plus what the mixed tokens add: a
     product of experts (Hinton 2002, doi:10.1162/089976602760128018) and its joint correction. Without the experts the
     modality that learns fastest starves the others' encoders (Wang et al. 2020, arXiv:1905.12681). The correction also
-    reads how well the modalities' embeddings agree, pair by pair: whether they can come from one world.
+    reads how well the modalities' embeddings agree, pair by pair, and whether the candidate organism could live in the
+    climate: what no modality tells alone.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -95,6 +98,7 @@ class Fusion(nn.Module):
         self.state_query = nn.Parameter(torch.empty(1, config.width))
         self.layers = nn.ModuleList(FusionLayer(config) for _ in range(config.layers))
         self.agreement = nn.Linear(len(PAIRS), config.width, bias=False)
+        self.suitability = nn.Linear(3, config.width, bias=False)
         self.norm = RMSNorm(config.width)
         self.score = nn.Linear(config.width, 1, bias=False)  # a bias would cancel in the softmax
         self.state_head = nn.Linear(config.width, len(WORLD_STATES))
@@ -116,6 +120,7 @@ class Fusion(nn.Module):
         absent: Float[Tensor, "4 C"],
         present: Bool[Tensor, "B 4"],
         text_only: Float[Tensor, "B T"],
+        suitability: Float[Tensor, "B 3"],
     ) -> FusionOutputs:
         """Fuse tokens of all modalities.
 
@@ -123,6 +128,7 @@ class Fusion(nn.Module):
             tokens, visible: by modality; `visible` False on padding (presence is added here).
             absent: learned tokens shown in place of absent modalities.
             present: [B, 4]. text_only: [B, T] mean of the text's states before any other modality was mixed in.
+            suitability: [B, 3] of `thermal_suitability`.
         """
         pooled = torch.cat([self.pools[name](tokens[name], _never_empty(visible[name])) for name in MODALITIES], dim=1)
         known = torch.where(present[..., None], pooled, self.pooled_absent)  # [B, 4, D]
@@ -138,6 +144,7 @@ class Fusion(nn.Module):
         sources = {name: pooled[:, index] for index, name in enumerate(MODALITIES)} | {"text": text_only}
         embeddings = {name: functional.normalize(self.align[name](sources[name]), dim=-1) for name in MODALITIES}
         state = state + self.agreement(agreements(embeddings, present).to(state.dtype))
+        state = state + self.suitability(suitability.to(state.dtype))
         alone = torch.stack([self.experts[name](sources[name]) for name in MODALITIES], dim=1)  # [B, 4, 6]
         alone = alone * present[..., None]
         return FusionOutputs(
@@ -147,6 +154,18 @@ class Fusion(nn.Module):
             weights=weights,
             embeddings=embeddings,
         )
+
+
+def thermal_suitability(
+    growth: Float[Tensor, "B"], habitat: Float[Tensor, "B"], known: Bool[Tensor, "B"]
+) -> Float[Tensor, "B 3"]:
+    """Whether an organism could live in a climate: 1, d and d², all 0 where unknown.
+
+    d is the growth temperature less that of the habitat (both on `GROWTH_SCALE`), in units of `NICHE` and bounded: the
+    logarithm of a Gaussian thermal niche is linear in these (quantitative habitability, arXiv:2505.22808).
+    """
+    d = ((growth - habitat) * (GROWTH_SCALE[1] / NICHE)).clamp(-3.0, 3.0)
+    return torch.stack([torch.ones_like(d), d, d.square()], dim=-1) * known[:, None]
 
 
 def agreements(embeddings: dict[str, Float[Tensor, "B A"]], present: Bool[Tensor, "B 4"]) -> Float[Tensor, "B 6"]:

@@ -5,6 +5,8 @@ Dimension letters: B worlds, S text positions, K tokens of a modality, C their w
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from astrobio.batch import MODALITIES, MultiModalBatch
 from astrobio.models.climate_cnn import ClimateCNN, ClimateOutputs
 from astrobio.models.decoder import Decoder
-from astrobio.models.fusion import Fusion, show_present
+from astrobio.models.fusion import Fusion, show_present, thermal_suitability
 from astrobio.models.initialise import init_weights
 from astrobio.models.metabolic_vae import MetabolicVAE, MetabolismOutputs
 from astrobio.models.spectrum_encoder import SpectrumEncoder
@@ -84,7 +86,7 @@ class UnifiedMultiModalSystem(nn.Module):
         shown = {name: torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
                  for name, value in tokens.items()} | {"text": batch.context_mask}  # fmt: skip
         text_only = _masked_mean(text.text_only, batch.context_mask)
-        fused = self.fusion(tokens, shown, self.absent, present, text_only)
+        fused = self.fusion(tokens, shown, self.absent, present, text_only, _suitability(batch, present))
         return SystemOutputs(
             state_logits=fused.state_logits, unimodal_logits=fused.unimodal_logits, token_nll=token_nll,
             hidden=text.hidden, embeddings=fused.embeddings, modality_weights=fused.weights, climate=climate,
@@ -152,6 +154,12 @@ class UnifiedMultiModalSystem(nn.Module):
             "bridges": inside + _count(self.projectors) + self.absent.numel(),
         }
         return counts | {"total": sum(counts.values())}
+
+
+def _suitability(batch: MultiModalBatch, present: Bool[Tensor, "B 4"]) -> Float[Tensor, "B 3"]:
+    graph: Any = batch.graph  # no static type knows the fields that `to_data` set
+    both = present[:, MODALITIES.index("climate")] & present[:, MODALITIES.index("metabolism")]
+    return thermal_suitability(graph.growth, batch.habitat, graph.growth_known & batch.habitat_mask & both)
 
 
 def _count(module: nn.Module) -> int:

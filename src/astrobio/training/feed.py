@@ -32,7 +32,7 @@ ROOM = 0.4  # share of the free memory of a place that prepared worlds may take
 SPECTRUM = ("spectrum", "spectrum_mask", "spectrum_width")
 SPECTRUM_SCALARS = ("spectrum_mean", "spectrum_kind")
 CLIMATE_COORDINATES = ("climate_levels", "latitude", "longitude")
-CLIMATE_SCALARS = ("climate_mask", "time_kind", "toa_net", "toa_net_mask")
+CLIMATE_SCALARS = ("climate_mask", "time_kind", "toa_net", "toa_net_mask", "habitat", "habitat_mask")
 TRUTHS = ("labels", "physics", "physics_mask", "physics_mean", "physics_std")
 
 

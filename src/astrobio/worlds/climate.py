@@ -20,6 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from astrobio import units
 from astrobio.batch import LEVEL_VARIABLES, ClimateCube
+from astrobio.batch.sample import ice_free_mean
 from astrobio.worlds.atmosphere import MOLAR_MASS, mean_molecular_mass
 from astrobio.worlds.scenario import Scenario
 
@@ -96,12 +97,6 @@ def surface_climate(scenario: Scenario, device: str = "cpu") -> tuple[float, flo
 def habitat_temperature(scenario: Scenario, device: str = "cpu") -> float:
     """Mean temperature of the ice-free surface by the emulator's best estimate, K."""
     return ice_free_mean(_surface_temperature(scenario, device), _cell_weights())
-
-
-def ice_free_mean(field: Float[np.ndarray, "Y X"], weights: Float[np.ndarray, "Y X"]) -> float:
-    """Area-weighted mean (K) of the cells above the melting point of water, or that of the warmest where all is ice."""
-    thawed = field > units.MELTING_POINT
-    return float(np.average(field[thawed], weights=weights[thawed])) if thawed.any() else float(field.max())
 
 
 def _surface_temperature(scenario: Scenario, device: str) -> Float[np.ndarray, "Y X"]:

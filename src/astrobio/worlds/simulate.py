@@ -22,7 +22,6 @@ from astrobio.worlds import emission, narrative
 from astrobio.worlds.climate import (
     column_mean_water,
     habitat_temperature,
-    ice_free_mean,
     simulate_climate,
     surface_climate,
 )
@@ -211,8 +210,7 @@ def draw_world(
 def _habitat(scenario: Scenario, pools: Pools | GcmPool | None, settings: SimulationSettings) -> float:
     """Mean temperature of the ice-free surface, K."""
     if isinstance(pools, GcmPool):
-        cube = pools.cube(scenario.gcm)
-        return ice_free_mean(cube.fields["surface_temperature"][:, 0].mean(axis=0), cube.area_weights())
+        return pools.cube(scenario.gcm).habitat_temperature()
     return habitat_temperature(scenario, settings.device)
 
 
