@@ -38,7 +38,7 @@ from astrobio.evaluation.baselines import (
     isolated_config,
     late_fusion,
 )
-from astrobio.evaluation.calibrate import expert_parts, fit_expert_scales
+from astrobio.evaluation.calibrate import fit_expert_scales, scaled_probabilities
 from astrobio.evaluation.evaluate import predict_all
 from astrobio.evaluation.metrics import (
     expected_calibration_error,
@@ -47,7 +47,7 @@ from astrobio.evaluation.metrics import (
     negative_log_likelihood,
     paired_difference,
 )
-from astrobio.evaluation.predictions import Predictions, log_softmax
+from astrobio.evaluation.predictions import Predictions
 from astrobio.training.checkpoint import load_run, read_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
 from astrobio.training.feed import Store
@@ -175,8 +175,7 @@ def probabilities_of_seed(
     for name, run_dir in runs.items():
         run = load_run(run_dir, held_out["test"].device)
         validation[name], test[name] = (predict_all(run, held_out[s]).labelled() for s in ("validation", "test"))
-        scales = fit_expert_scales(validation[name])
-        out[name] = np.exp(log_softmax(np.einsum("nkc,k->nc", expert_parts(test[name]), scales)))
+        out[name] = scaled_probabilities(test[name], fit_expert_scales(validation[name]))
     fused = late_fusion(*({m: found[m] for m in MODALITIES} for found in (validation, test)), trials=trials, seed=seed)
     out["late_fusion"] = fused.probabilities
     out["gradient_boosting"] = gradient_boosting(tables, trials=trials, seed=seed)

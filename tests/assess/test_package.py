@@ -28,7 +28,7 @@ no_model = pytest.mark.skipif(
 def finished(run_folder: Path) -> Path:
     """A run folder with everything that training and calibration leave."""
     write_json(run_folder / "best.json", {"step": 6, "accuracy": 0.5})
-    Calibration(1.5, (0.9,) * 6, {}).save(run_folder / "calibration.json")
+    Calibration((0.7,) * 5, (0.9,) * 6, {}).save(run_folder / "calibration.json")
     return run_folder
 
 

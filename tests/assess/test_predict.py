@@ -51,12 +51,12 @@ def test_a_folder_gives_the_same_answer_twice_with_provenance(run_folder: Path, 
     assert any("not calibrated" in warning for warning in first.warnings)
 
 
-def test_calibration_sets_temperature_prediction_set_and_outliers(run_folder: Path, files: dict[str, Path]) -> None:
+def test_calibration_sets_sharpness_prediction_set_and_outliers(run_folder: Path, files: dict[str, Path]) -> None:
     plain = assess(run_folder, spectrum=files["spectrum"])
     width = load_run(run_folder).config.system.fusion.alignment_width
     rng = np.random.default_rng(0)
     narrow = OutlierModel.fit(rng.normal(0, 1e-3, (40, width)), rng.normal(0, 1e-3, (40, width)))
-    Calibration(4.0, (1.0,) * 5 + (0.0,), {"spectrum": narrow}).save(run_folder / "calibration.json")
+    Calibration((0.25,) * 5, (1.0,) * 5 + (0.0,), {"spectrum": narrow}).save(run_folder / "calibration.json")
     calibrated = assess(run_folder, spectrum=files["spectrum"])
     assert max(calibrated.state_probabilities.values()) < max(plain.state_probabilities.values())
     assert calibrated.prediction_set == WORLD_STATES[:5]

@@ -27,7 +27,13 @@ def witnesses(seed: int, worlds: int, skill: dict[str, float], absent: float = 0
         logits = rng.normal(0, 1, (worlds, STATES))
         logits[np.arange(worlds), labels] += np.where(present[:, index], skill[name], 0.0)
         out[name] = Predictions(
-            tuple(map(str, range(worlds))), np.arange(worlds), labels, skill[name] * logits, present, {}
+            tuple(map(str, range(worlds))),
+            np.arange(worlds),
+            labels,
+            skill[name] * logits,
+            present,
+            {},
+            np.zeros((worlds, 4, STATES)),
         )
     return out
 

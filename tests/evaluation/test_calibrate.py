@@ -9,8 +9,17 @@ import pytest
 
 from astrobio.batch import MODALITIES, WORLD_STATES
 from astrobio.errors import InputError
-from astrobio.evaluation.calibrate import Calibration, OutlierModel, conformal_thresholds, fit_temperature
+from astrobio.evaluation.calibrate import (
+    Calibration,
+    OutlierModel,
+    conformal_thresholds,
+    fit_expert_scales,
+    fit_temperature,
+    scaled_probabilities,
+)
 from astrobio.evaluation.predictions import Predictions, log_softmax
+
+ONES = (1.0,) * 5
 
 
 def draw(rng: np.random.Generator, worlds: int, sharpness: float = 1.0) -> Predictions:
@@ -21,6 +30,7 @@ def draw(rng: np.random.Generator, worlds: int, sharpness: float = 1.0) -> Predi
     return Predictions(
         world_ids=tuple(map(str, range(worlds))), groups=np.arange(worlds), labels=labels, logits=logits * sharpness,
         present=np.ones((worlds, 4), bool), embeddings={m: rng.normal(0, 1, (worlds, 24)) for m in MODALITIES},
+        unimodal=np.zeros((worlds, 4, len(WORLD_STATES))),
     )  # fmt: skip
 
 
@@ -29,11 +39,34 @@ def test_temperature_undoes_overconfidence():
     assert fit_temperature(found.logits, found.labels) == pytest.approx(3.0, rel=0.1)
 
 
+def test_each_expert_gets_the_scale_that_it_lacks():
+    """Two experts, one three times too sure, one not sure enough: the scales undo both."""
+    rng = np.random.default_rng(5)
+    first, second = (rng.normal(0, 1.5, (6000, len(WORLD_STATES))) for _ in range(2))
+    chances = np.exp(log_softmax(first + second))
+    labels = np.array([rng.choice(len(WORLD_STATES), p=row) for row in chances])
+    unimodal = np.zeros((6000, 4, len(WORLD_STATES)))
+    unimodal[:, 1], unimodal[:, 2] = 3.0 * first, 0.5 * second
+    found = Predictions(
+        tuple(map(str, range(6000))),
+        np.arange(6000),
+        labels,
+        unimodal.sum(axis=1),
+        np.ones((6000, 4), bool),
+        {},
+        unimodal,
+    )
+    scales = fit_expert_scales(found)
+    assert scales[2:4] == pytest.approx([1 / 3, 2.0], rel=0.1)
+    exact = np.exp(log_softmax(first + second))
+    assert np.abs(scaled_probabilities(found, scales) - exact).mean() < 0.01
+
+
 def test_conformal_sets_cover_every_state():
     rng = np.random.default_rng(1)
     fitted, fresh = draw(rng, 3000), draw(rng, 3000)
-    limits = np.array(conformal_thresholds(fitted.probabilities(), fitted.labels))
-    inside = (1.0 - fresh.probabilities() <= limits)[np.arange(3000), fresh.labels]
+    limits = np.array(conformal_thresholds(scaled_probabilities(fitted, ONES), fitted.labels))
+    inside = (1.0 - scaled_probabilities(fresh, ONES) <= limits)[np.arange(3000), fresh.labels]
     for state in range(len(WORLD_STATES)):
         assert inside[fresh.labels == state].mean() == pytest.approx(0.9, abs=0.05)
 
@@ -56,8 +89,8 @@ def test_calibration_round_trip(tmp_path: Path):
     calibration = Calibration.fit(draw(rng, 100), draw(rng, 100))
     calibration.save(tmp_path / "calibration.json")
     again = Calibration.load(tmp_path / "calibration.json")
-    logits, embedding = rng.normal(0, 1, (5, 6)), rng.normal(0, 1, 24)
-    assert np.array_equal(again.probabilities(logits), calibration.probabilities(logits))
+    found, embedding = draw(rng, 5), rng.normal(0, 1, 24)
+    assert np.array_equal(again.probabilities(found), calibration.probabilities(found))
     assert again.outlier_ratio("climate", embedding) == calibration.outlier_ratio("climate", embedding)
     assert again.prediction_set(np.array([0.99, 0.01, 0, 0, 0, 0]))[0] == WORLD_STATES[0]
 

@@ -22,6 +22,7 @@ Collate = Callable[[Sequence[Sample]], MultiModalBatch]
 
 CHUNK = 8  # worlds in one forward pass
 STEPS = 16  # nodes of the path integral; it adds up within 1% on the mini preset
+UNSCALED = (1.0,) * (1 + len(MODALITIES))  # of a system that is not calibrated
 _FIELDS = dict(zip(MODALITIES, ("context", "spectrum", "climate", "metabolism"), strict=True))
 _INHABITED = [WORLD_STATES.index(name) for name in INHABITED_STATES]
 _LIFELESS = [index for index in range(len(WORLD_STATES)) if index not in _INHABITED]
@@ -38,7 +39,7 @@ def shown_only(sample: Sample, modalities: Sequence[str]) -> Sample:
 
 
 def coalition_logits(
-    system: UnifiedMultiModalSystem, collate: Collate, sample: Sample
+    system: UnifiedMultiModalSystem, collate: Collate, sample: Sample, scales: Sequence[float] = UNSCALED
 ) -> dict[tuple[str, ...], np.ndarray]:
     """State logits [6] of every subset of the modalities that a world has, the empty one included (≤16 subsets).
 
@@ -51,7 +52,7 @@ def coalition_logits(
     for start in range(0, len(subsets), CHUNK):
         worlds = [shown_only(sample, subset) for subset in subsets[start : start + CHUNK]]
         with torch.inference_mode():
-            logits.append(system(collate(worlds).to(device)).state_logits.double().cpu())
+            logits.append(system(collate(worlds).to(device)).scaled_logits(scales).double().cpu())
     return dict(zip(subsets, torch.cat(logits).numpy(), strict=True))
 
 
@@ -86,7 +87,9 @@ class Saliency:
     climate_variables: dict[str, float]
 
 
-def saliency(system: UnifiedMultiModalSystem, collate: Collate, sample: Sample, temperature: float = 1.0) -> Saliency:
+def saliency(
+    system: UnifiedMultiModalSystem, collate: Collate, sample: Sample, scales: Sequence[float] = UNSCALED
+) -> Saliency:
     """Integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365) of the log-odds of life."""
     batch = collate([sample]).to(next(system.parameters()).device)
     spectrum = climate = None
@@ -95,10 +98,10 @@ def saliency(system: UnifiedMultiModalSystem, collate: Collate, sample: Sample, 
         end = batch.spectrum.clone()
         start = end.clone()
         start[..., 1] = 0.0  # the value channel of a flat spectrum
-        gradient = _path_integral(system, batch, "spectrum", start, end, temperature)
+        gradient = _path_integral(system, batch, "spectrum", start, end, scales)
         spectrum = gradient[0, :, 1].cpu().numpy()
     if sample.climate is not None:
-        gradient = _path_integral(system, batch, "climate", torch.zeros_like(batch.climate), batch.climate, temperature)
+        gradient = _path_integral(system, batch, "climate", torch.zeros_like(batch.climate), batch.climate, scales)
         sums = gradient[0].sum(dim=(1, 2))  # [V, Y, X]
         climate = sums.sum(dim=0).cpu().numpy()
         variables = {name: float(sums[i].sum()) for i, name in enumerate(CLIMATE_VARIABLES) if batch.climate_mask[0, i]}
@@ -111,14 +114,14 @@ def _path_integral(
     name: str,
     start: Tensor,
     end: Tensor,
-    temperature: float,
+    scales: Sequence[float],
 ) -> Tensor:
     """(end − start) · mean gradient along the straight path between two values of one input (Gauss-Legendre)."""
     total = torch.zeros_like(end)
     for node, weight in zip(*np.polynomial.legendre.leggauss(STEPS), strict=True):
         point = (start + (node + 1) / 2 * (end - start)).detach().requires_grad_()
         with torch.enable_grad():
-            odds = life_log_odds(system(replace(batch, **{name: point})).state_logits.float() / temperature)
+            odds = life_log_odds(system(replace(batch, **{name: point})).scaled_logits(scales).float())
             (gradient,) = torch.autograd.grad(odds.sum(), point)
         total += weight / 2 * gradient
     return (end - start) * total

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from astrobio import __version__
-from astrobio.assess.attribute import Saliency, coalition_logits, life_log_odds, saliency, shapley
+from astrobio.assess.attribute import UNSCALED, Saliency, coalition_logits, life_log_odds, saliency, shapley
 from astrobio.batch import (
     GASES,
     INHABITED_STATES,
@@ -196,10 +196,10 @@ def assess_sample(
     provenance: Mapping[str, Any] | None = None,
 ) -> Assessment:
     """Assess a world that is already a `Sample`."""
-    system, temperature = run.system.eval(), 1.0 if calibration is None else calibration.temperature
+    system, scales = run.system.eval(), UNSCALED if calibration is None else calibration.scales
     collate = Collator(run.tokenizer, run.statistics, run.config.training.max_length, with_assessment=False)
     present = tuple(name for name, there in zip(MODALITIES, sample.present, strict=True) if there)
-    coalitions = {key: value / temperature for key, value in coalition_logits(system, collate, sample).items()}
+    coalitions = coalition_logits(system, collate, sample, scales)
     odds = {key: float(life_log_odds(torch.from_numpy(value)[None])) for key, value in coalitions.items()}
     probabilities = _softmax(coalitions[present])
     likeliest = int(probabilities.argmax())
@@ -223,7 +223,7 @@ def assess_sample(
         outliers=_outliers(calibration, outputs.embeddings, present),
         physics=_physics(outputs.physics[0], run),
         exchange=_exchange(outputs.metabolism.exchange[0]) if "metabolism" in present else None,
-        saliency=saliency(system, collate, sample, temperature),
+        saliency=saliency(system, collate, sample, scales),
         notes=dict(notes or {}),
         provenance=dict(provenance or _versions()),
     )

@@ -1,4 +1,4 @@
-"""Honest probabilities: temperature, class-conditional conformal sets and outlier scores, fitted on held-out worlds.
+"""Honest probabilities: scales of the experts, conformal sets by class and outlier scores, all from held-out worlds.
 
 Dimension letters: N worlds, C world states, D embedding width, Q principal directions.
 """
@@ -6,7 +6,7 @@ Dimension letters: N worlds, C world states, D embedding width, Q principal dire
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,12 @@ class Calibration:
     """How to read a system's logits.
 
     Args:
-        temperature: divides the logits. conformal: [C] largest 1 − p with which a state stays in the prediction set.
+        scales: factors on the joint logits and on each modality's expert (`fit_expert_scales`).
+        conformal: [C] largest 1 − p with which a state stays in the prediction set.
         outliers: modality → its outlier model, fitted where enough worlds had that modality.
     """
 
-    temperature: float
+    scales: tuple[float, ...]
     conformal: tuple[float, ...]
     outliers: dict[str, OutlierModel]
 
@@ -102,18 +103,18 @@ class Calibration:
         labelled = held_out.labelled()
         if not len(labelled.labels):
             raise InputError("validation split: expected worlds with known states, found none; calibration needs them")
-        temperature = fit_temperature(labelled.logits, labelled.labels)
-        conformal = conformal_thresholds(labelled.probabilities(temperature), labelled.labels)
+        scales = tuple(fit_expert_scales(labelled).tolist())
+        conformal = conformal_thresholds(scaled_probabilities(labelled, scales), labelled.labels)
         outliers = {}
         for index, name in enumerate(MODALITIES):
             seen, unseen = (p.embeddings[name][p.present[:, index]] for p in (training, held_out))
             if len(seen) > DIRECTIONS and len(unseen):
                 outliers[name] = OutlierModel.fit(seen.astype(np.float64), unseen.astype(np.float64))
-        return cls(temperature, conformal, outliers)
+        return cls(scales, conformal, outliers)
 
-    def probabilities(self, logits: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
+    def probabilities(self, found: Predictions) -> Float[np.ndarray, "N C"]:
         """Calibrated probabilities."""
-        return np.exp(log_softmax(logits / self.temperature))
+        return scaled_probabilities(found, self.scales)
 
     def prediction_set(self, probabilities: Float[np.ndarray, "C"]) -> tuple[str, ...]:
         """The states that can't be ruled out at 90% coverage; an empty set says that the world fits none."""
@@ -130,22 +131,23 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Write `RUN/calibration.json`."""
         outliers = {name: model.to_dict() for name, model in self.outliers.items()}
-        write_json(path, {"temperature": self.temperature, "conformal": list(self.conformal), "outliers": outliers})
+        write_json(path, {"scales": list(self.scales), "conformal": list(self.conformal), "outliers": outliers})
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
         """Read `RUN/calibration.json`.
 
         Raises:
-            InputError: the file is absent or not JSON.
+            InputError: the file is absent, not JSON, or of an older version.
         """
+        remedy = f"make it with `astrobio evaluate {path.parent}`"
         if not path.is_file():
-            raise InputError(
-                f"{path}: expected a calibration, found none; make it with `astrobio evaluate {path.parent}`"
-            )
+            raise InputError(f"{path}: expected a calibration, found none; {remedy}")
         data = read_json(path)
+        if "scales" not in data:
+            raise InputError(f"{path}: expected the key 'scales', found {sorted(data)}; {remedy}")
         outliers = {name: OutlierModel.from_dict(model) for name, model in data["outliers"].items()}
-        return cls(data["temperature"], tuple(data["conformal"]), outliers)
+        return cls(tuple(data["scales"]), tuple(data["conformal"]), outliers)
 
 
 def fit_temperature(logits: Float[np.ndarray, "N C"], labels: Int[np.ndarray, "N"]) -> float:
@@ -162,26 +164,33 @@ def fit_expert_scales(found: Predictions) -> Float[np.ndarray, "5"]:
     """Factors on the joint logits and on each modality's expert, of least negative log-likelihood.
 
     An expert that learned its training worlds by heart is too sure of new ones, and each by another factor. The fit is
-    convex: a logistic regression with five weights, none negative.
+    convex: a logistic regression with five weights, none negative, held to one common temperature by a penalty that
+    weighs as much as one world.
     """
     parts, labels = expert_parts(found), found.labels  # [N, 5, C]
-    rows = np.arange(len(labels))
+    rows, common = np.arange(len(labels)), 1.0 / fit_temperature(found.logits, labels)
 
     def loss(scales: np.ndarray) -> tuple[float, np.ndarray]:
         logs = log_softmax(np.einsum("nkc,k->nc", parts, scales))
         wrong = np.exp(logs)
         wrong[rows, labels] -= 1.0
-        return -float(logs[rows, labels].mean()), np.einsum("nkc,nc->k", parts, wrong) / len(labels)
+        apart = scales / common - 1.0
+        value = (apart @ apart - logs[rows, labels].sum()) / len(labels)
+        return float(value), (np.einsum("nkc,nc->k", parts, wrong) + 2.0 * apart / common) / len(labels)
 
-    start = np.full(parts.shape[1], 1.0 / fit_temperature(found.logits, labels))
+    start = np.full(parts.shape[1], common)
     return minimize(loss, start, jac=True, bounds=[(0.0, None)] * len(start), method="L-BFGS-B").x
 
 
 def expert_parts(found: Predictions) -> Float[np.ndarray, "N 5 C"]:
     """The logits' summands: what only the joint reading adds, then each modality's expert."""
-    assert found.unimodal is not None
     joint = found.logits - found.unimodal.sum(axis=1)
     return np.concatenate([joint[:, None], found.unimodal], axis=1)
+
+
+def scaled_probabilities(found: Predictions, scales: Sequence[float] | np.ndarray) -> Float[np.ndarray, "N C"]:
+    """Probabilities with each summand of the logits scaled."""
+    return np.exp(log_softmax(np.einsum("nkc,k->nc", expert_parts(found), np.asarray(scales))))
 
 
 def conformal_thresholds(

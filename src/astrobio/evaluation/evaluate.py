@@ -23,7 +23,7 @@ from astrobio.evaluation.baselines import (
     late_fusion,
     train_tuned,
 )
-from astrobio.evaluation.calibrate import Calibration, fit_temperature
+from astrobio.evaluation.calibrate import Calibration, fit_expert_scales, scaled_probabilities
 from astrobio.evaluation.language import language
 from astrobio.evaluation.metrics import (
     area_under_roc,
@@ -95,12 +95,13 @@ def evaluate_run(
     if baselines:
         others = baseline_probabilities(run.config, run_dir, data_dir, splits, trials=trials, console=console)
     scores = {name: score(probabilities, test) for name, probabilities in others.items()}
+    believed = calibration.probabilities(test)
     report = {
-        "unified": score(calibration.probabilities(test.logits), test),
+        "unified": score(believed, test),
         "single": {name: scores.get(name) for name in MODALITIES},
         "isolated_late_fusion": scores.get("isolated_late_fusion"),
         "gradient_boosting": scores.get("gradient_boosting"),
-        "confusion": confusion(test.labels, test.predicted, len(WORLD_STATES)).tolist(),
+        "confusion": confusion(test.labels, believed.argmax(axis=1), len(WORLD_STATES)).tolist(),
     }
     limit = None if target.type == "cuda" else WRITTEN_WORLDS
     details = {
@@ -157,10 +158,7 @@ def baseline_probabilities(
         )  # fmt: skip
         run = load_run(best.run, splits.test.device)
         validation[name], test[name] = (predict_all(run, s).labelled() for s in (splits.validation, splits.test))
-    out = {
-        name: test[name].probabilities(fit_temperature(found.logits, found.labels))
-        for name, found in validation.items()
-    }
+    out = {name: scaled_probabilities(test[name], fit_expert_scales(found)) for name, found in validation.items()}
     fused = late_fusion(validation, test, trials=trials)
     console.print(f"late fusion by {fused.method}", highlight=False)
     worlds = {name: getattr(splits, name).worlds for name in ("train", "validation", "test")}
@@ -177,7 +175,7 @@ def detailed(
     others: Mapping[str, Float[np.ndarray, "N C"]],
 ) -> dict[str, Any]:
     """What `evaluate_run` found besides its report."""
-    probabilities = calibration.probabilities(test.logits)
+    probabilities = calibration.probabilities(test)
     sets = np.stack([1.0 - p <= np.array(calibration.conformal) for p in probabilities])
     inhabited = np.array(["biosphere" in name for name in WORLD_STATES])
     ours = probabilities.argmax(axis=1)[None]
@@ -185,7 +183,7 @@ def detailed(
         "accuracy": float((ours[0] == test.labels).mean()),
         "negative_log_likelihood": negative_log_likelihood(probabilities, test.labels),
         "inhabited_auroc": area_under_roc(probabilities[:, inhabited].sum(axis=1), inhabited[test.labels]),
-        "temperature": calibration.temperature,
+        "expert_scales": dict(zip(("joint", *MODALITIES), calibration.scales, strict=True)),
         "conformal_coverage": float(sets[np.arange(len(sets)), test.labels].mean()),
         "conformal_size": float(sets.sum(axis=1).mean()),
         "permutation_cost": permutation_cost(run, splits.test, test),

@@ -29,7 +29,7 @@ class Predictions:
         labels: [N] index into `WORLD_STATES`, −100 unknown.
         logits: [N, C]. present: [N, 4] what the system was shown.
         embeddings: modality → [N, D] (meaningless where not present).
-        unimodal: [N, 4, C] what each modality's expert adds to `logits`; None where not asked for.
+        unimodal: [N, 4, C] what each modality's expert adds to `logits`.
     """
 
     world_ids: tuple[str, ...]
@@ -38,11 +38,7 @@ class Predictions:
     logits: Float[np.ndarray, "N C"]
     present: np.ndarray
     embeddings: dict[str, Float[np.ndarray, "N D"]]
-    unimodal: Float[np.ndarray, "N 4 C"] | None = None
-
-    def probabilities(self, temperature: float = 1.0) -> Float[np.ndarray, "N C"]:
-        """Softmax of the logits divided by `temperature`."""
-        return np.exp(log_softmax(self.logits / temperature))
+    unimodal: Float[np.ndarray, "N 4 C"]
 
     @property
     def predicted(self) -> Int[np.ndarray, "N"]:
@@ -56,7 +52,7 @@ class Predictions:
             tuple(name for name, k in zip(self.world_ids, known, strict=True) if k),
             self.groups[known], self.labels[known], self.logits[known], self.present[known],
             {name: values[known] for name, values in self.embeddings.items()},
-            None if self.unimodal is None else self.unimodal[known],
+            self.unimodal[known],
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -39,6 +40,12 @@ class SystemOutputs:
     climate: ClimateOutputs
     metabolism: MetabolismOutputs
     physics: Float[Tensor, "B K"]
+
+    def scaled_logits(self, scales: Sequence[float]) -> Float[Tensor, "B 6"]:
+        """`state_logits` with its five summands, the joint one and each modality's, scaled by a calibration."""
+        factors = self.state_logits.new_tensor(scales)
+        joint = self.state_logits - self.unimodal_logits.sum(1)
+        return factors[0] * joint + (factors[1:, None] * self.unimodal_logits).sum(1)
 
     @property
     def diagnostics(self) -> Float[Tensor, "B 3"]:
