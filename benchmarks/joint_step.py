@@ -128,7 +128,11 @@ def part_losses(system: UnifiedMultiModalSystem, batch: MultiModalBatch) -> dict
     """A loss of each part by itself, on inputs that the others computed before. `decoder_alone` has no bridges."""
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         spectrum, climate = system._encode_spectrum(batch), system._encode_climate(batch).tokens
-        found = {"spectrum": spectrum, "climate": climate, "metabolism": system.metabolic_vae(batch.graph).tokens}
+        found = {
+            "spectrum": spectrum,
+            "climate": climate,
+            "metabolism": system.metabolic_vae(batch.graph, batch.growth, batch.growth_mask).tokens,
+        }
         others = {name: value.detach().requires_grad_() for name, value in system._project(found).items()}
         context, visible = system._decoder_context(others, batch.present)
         hidden = system.decoder.encode(batch.input_ids, context, visible).hidden
@@ -142,7 +146,7 @@ def part_losses(system: UnifiedMultiModalSystem, batch: MultiModalBatch) -> dict
         return out.state_logits.float().square().mean() + out.physics.float().square().mean()
 
     def metabolism() -> Tensor:
-        out = system.metabolic_vae(batch.graph)
+        out = system.metabolic_vae(batch.graph, batch.growth, batch.growth_mask)
         return out.tokens.float().square().mean() + out.edge_logits.float().square().mean()
 
     return {

@@ -106,7 +106,7 @@ def metabolism(batch: MultiModalBatch, compiled: bool) -> float:
         _compile(network)
 
     def step() -> None:
-        out = network(batch.graph)
+        out = network(batch.graph, batch.growth, batch.growth_mask)
         (out.tokens.float().square().mean() + out.edge_logits.float().square().mean()).backward()
         network.zero_grad()
 

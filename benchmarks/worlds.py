@@ -51,7 +51,7 @@ def random_graph(generator: torch.Generator) -> Data:
         dg_min=-torch.rand(nodes, generator=generator), dg_max=torch.rand(nodes, generator=generator),
         dg_known=reaction, flux=torch.randn(nodes, generator=generator) * reaction, flux_known=reaction,
         exchange=exchange, exchange_known=torch.ones_like(exchange, dtype=torch.bool),
-        growth=torch.zeros(1), growth_known=torch.ones(1, dtype=torch.bool), num_nodes=nodes,
+        num_nodes=nodes,
     )  # fmt: skip
 
 
@@ -80,6 +80,7 @@ def random_batch(seed: int) -> MultiModalBatch:
         "physics_mean": torch.zeros(WORLDS, k), "physics_std": torch.ones(WORLDS, k),
         "toa_net": torch.randn(WORLDS, generator=g), "toa_net_mask": torch.ones(WORLDS, dtype=torch.bool),
         "habitat": torch.randn(WORLDS, generator=g), "habitat_mask": torch.ones(WORLDS, dtype=torch.bool),
+        "growth": torch.randn(WORLDS, generator=g), "growth_mask": torch.ones(WORLDS, dtype=torch.bool),
         "world_ids": tuple(f"random-{seed}-{index}" for index in range(WORLDS)),
     }  # fmt: skip
     return MultiModalBatch(**fields)

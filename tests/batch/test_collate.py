@@ -102,6 +102,9 @@ def test_net_radiation_is_the_cubes_own(sample_factory: SampleFactory, collator:
     assert float(batch.toa_net[0]) == pytest.approx(net, rel=1e-5)
     assert batch.toa_net_mask.tolist() == [True, False, False]
     assert batch.habitat_mask.tolist() == [True, True, False]
+    assert batch.growth_mask.tolist() == [True, True, True]
+    assert sample.metabolism is not None and sample.metabolism.growth_temperature is not None
+    assert float(batch.growth[0]) * 15 + 288 == pytest.approx(sample.metabolism.growth_temperature, rel=1e-5)
     assert float(batch.habitat[0]) * 15 + 288 == pytest.approx(cube.habitat_temperature(), rel=1e-5)
     missing = CLIMATE_VARIABLES.index("toa_outgoing_longwave_flux")
     assert batch.climate_mask[1].tolist() == [index != missing for index in range(len(CLIMATE_VARIABLES))]

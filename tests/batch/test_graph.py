@@ -77,13 +77,12 @@ def test_tensors_have_the_documented_shapes(sample_factory: Callable[..., Sample
     assert data.exchange_known[0].tolist() == [gas in ("CO2", "H2", "CH4", "H2O") for gas in GASES]
 
 
-def test_growth_temperature_is_scaled_or_marked_unknown(sample_factory: Callable[..., Sample]) -> None:
-    graph = replace(metabolism(sample_factory), growth_temperature=303.0)
-    known, unknown = to_data(graph), to_data(replace(graph, growth_temperature=None))
-    assert known.growth.tolist() == [1.0] and known.growth_known.tolist() == [True]
-    assert unknown.growth.tolist() == [0.0] and unknown.growth_known.tolist() == [False]
+def test_strains_share_a_network(sample_factory: Callable[..., Sample]) -> None:
+    graph = metabolism(sample_factory)
+    warm = graph.strain(330.0)
+    assert warm.growth_temperature == 330.0 and warm.network is graph.network and warm.strain(280.0).network is graph
     with pytest.raises(InputError, match=r"growth_temperature.*250–400"):
-        replace(graph, growth_temperature=30.0)  # °C
+        graph.strain(30.0)  # °C
 
 
 def test_answers_are_never_features(sample_factory: Callable[..., Sample]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astrobio.batch import Sample
+from astrobio.batch import MetabolicGraph, Sample
 from astrobio.dataset import splits
 from astrobio.dataset.build import SimulationSettings
 from astrobio.dataset.reader import WorldDataset
@@ -77,11 +77,23 @@ def test_climates_lose_an_8190th_of_each_fields_range(original: tuple[Sample, Sa
         assert (np.abs(found - expected) <= span / 8190 * 1.02 + 1e-4).all(), name
 
 
+def _network(sample: Sample) -> MetabolicGraph:
+    assert sample.metabolism is not None
+    return sample.metabolism.network
+
+
+def test_growth_temperatures_are_the_worlds_own(parts: dict[str, WorldDataset]) -> None:
+    train = parts["train"]
+    found = [graph.growth_temperature for i in range(len(train)) if (graph := train[i].metabolism) is not None]
+    assert len(set(found)) > len(found) / 2
+    assert found == [train.record(i)["growth_temperature"] for i in range(len(train))]
+
+
 def test_worlds_of_one_organism_share_its_graph(parts: dict[str, WorldDataset]) -> None:
     train = parts["train"]
     by_name: dict[str, set[int]] = {}
     for i in range(len(train)):
-        by_name.setdefault(train.record(i)["metabolism"], set()).add(id(train[i].metabolism))
+        by_name.setdefault(train.record(i)["metabolism"], set()).add(id(_network(train[i])))
     assert all(len(found) == 1 for found in by_name.values())
 
 

@@ -13,12 +13,18 @@ from astrobio.batch import Sample
 from astrobio.batch.graph import dummy_data, merge_graphs, to_data
 from astrobio.models.bipartite import Incidence, gather_messages, pad_graphs
 from astrobio.models.initialise import init_weights
-from astrobio.models.metabolic_vae import MetabolicVAE, MetabolicVAEConfig, draw_compounds
+from astrobio.models.metabolic_vae import MetabolicVAE, MetabolicVAEConfig, MetabolismOutputs, draw_compounds
 
 CONFIG = MetabolicVAEConfig(
     node_width=8, node_layers=2, node_inner=12, width=16, layers=1, heads=2, inner_width=16, tokens=3, latent=4,
     edge_width=4,
 )  # fmt: skip
+
+
+def encode(network: MetabolicVAE, graph: Any, growth: float | None = None) -> MetabolismOutputs:
+    """The network's answer, all graphs grown at one temperature."""
+    size = len(graph.ptr) - 1
+    return network(graph, torch.full((size,), growth or 0.0), torch.full((size,), growth is not None))
 
 
 @pytest.fixture
@@ -65,17 +71,17 @@ def test_padding_graphs_keeps_their_nodes(graph: Any) -> None:
 
 def test_graphs_of_a_batch_do_not_touch_each_other(network: MetabolicVAE, graphs: list[Data], graph: Any) -> None:
     network.eval()
-    alone = [network(merge_graphs([data])) for data in graphs]
-    together = network(graph)
+    alone = [encode(network, merge_graphs([data])) for data in graphs]
+    together = encode(network, graph)
     torch.testing.assert_close(together.mu, torch.cat([one.mu for one in alone]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(together.fluxes, torch.cat([one.fluxes for one in alone]), rtol=1e-4, atol=1e-5)
 
 
 def test_direction_of_a_reaction_matters(network: MetabolicVAE, graph: Any) -> None:
     network.eval()
-    before = network(graph).mu
+    before = encode(network, graph).mu
     graph.stoichiometry = -graph.stoichiometry
-    assert not torch.allclose(network(graph).mu, before, atol=1e-5)
+    assert not torch.allclose(encode(network, graph).mu, before, atol=1e-5)
 
 
 @pytest.mark.parametrize("random", [True, False])
@@ -86,11 +92,11 @@ def test_drawn_compounds_are_compounds_of_the_same_graph(graph: Any, random: boo
 
 
 def test_drawn_pairs_that_exist_are_called_links(network: MetabolicVAE, graph: Any) -> None:
-    out = network(graph)
+    out = encode(network, graph)
     entries = graph.edge_index.shape[1]
     assert out.edge_targets[:entries].all()
     network.eval()
-    drawn, targets = draw_compounds(graph, random=False), network(graph).edge_targets[entries:]
+    drawn, targets = draw_compounds(graph, random=False), encode(network, graph).edge_targets[entries:]
     known = {
         (int(c), int(r), s > 0) for (c, r), s in zip(graph.edge_index.T, graph.stoichiometry.tolist(), strict=True)
     }
@@ -103,15 +109,27 @@ def test_drawn_pairs_that_exist_are_called_links(network: MetabolicVAE, graph: A
 
 def test_only_reactions_carry_flux_and_evaluation_is_deterministic(network: MetabolicVAE, graph: Any) -> None:
     network.eval()
-    first, second = network(graph), network(graph)
+    first, second = encode(network, graph), encode(network, graph)
     assert not first.fluxes[~graph.is_reaction].any()
     assert torch.equal(first.z, first.mu)
     assert torch.equal(first.edge_logits, second.edge_logits)
     network.train()
-    assert not torch.equal(network(graph).z, network(graph).z)
+    assert not torch.equal(encode(network, graph).z, encode(network, graph).z)
 
 
 def test_the_stand_in_graph_passes(network: MetabolicVAE) -> None:
-    out = network(merge_graphs([dummy_data(16)] * 2))
+    out = encode(network, merge_graphs([dummy_data(16)] * 2))
     assert torch.isfinite(out.edge_logits).all()
     assert out.tokens.shape == (2, 4, 16)
+
+
+def test_growth_temperature_is_read_where_known_and_hidden_at_times(
+    network: MetabolicVAE, graph: Any
+) -> None:
+    network.eval()
+    unknown, cold, warm = (encode(network, graph, growth).mu for growth in (None, -1.0, 1.0))
+    assert not torch.allclose(cold, warm) and not torch.allclose(unknown, warm)
+    torch.manual_seed(0)
+    added = network.train()._growth(torch.ones(400), torch.ones(400, dtype=torch.bool))
+    bias_only = (added == network.growth.bias).all(-1)
+    assert 0.05 < bias_only.float().mean() < 0.3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -177,17 +176,6 @@ def test_growth_temperatures_of_lifeless_worlds_are_those_of_inhabited_ones(orga
     candidates = growth("lifeless-temperate", organisms, 290.0, 1800)
     assert residents.mean() == pytest.approx(candidates.mean(), abs=0.8)
     assert np.quantile(residents, [0.2, 0.8]) == pytest.approx(np.quantile(candidates, [0.2, 0.8]), abs=3.0)
-
-
-def test_unknown_growth_temperatures_leave_any_variant(organisms: list[Organism]) -> None:
-    nobody_measured = [
-        replace(o, graph=replace(o.graph, growth_temperature=None)) for o in organisms if o.guild == "aerobe"
-    ]
-    names = {
-        id(biosphere.draw_metabolism(world("oxygenic-biosphere"), np.random.default_rng(i), nobody_measured, 290.0))
-        for i in range(200)
-    }
-    assert len(names) > 20
 
 
 def test_draws_with_a_part_of_the_guilds(organisms: list[Organism]) -> None:

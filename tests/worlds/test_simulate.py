@@ -52,7 +52,7 @@ def test_organisms_come_along_and_set_ratios(sample_factory, samples):
     organisms = [Organism(f"m/{guild}", guild, "clade", graph, 0.1, 0) for guild in ("methanogen", "phototroph")]
     with_life = simulate_worlds(range(6), 3, organisms, stars=STARS)
     for bare, full in zip(samples, with_life, strict=True):
-        assert full.metabolism is graph
+        assert full.metabolism.network is graph and full.metabolism.growth_temperature is not None
         difference = full.physics["log10_CO"] - bare.physics["log10_CO"]
         inhabited = full.state in INHABITED_STATES
         assert difference == pytest.approx(np.log10(0.5) if inhabited else 0.0, abs=1e-6)

@@ -16,6 +16,7 @@ from torch_geometric.data import Batch
 from astrobio.batch.sample import MODALITIES
 from astrobio.errors import InputError
 
+GROWTH_SCALE = (288.0, 15.0)  # K: middle and spread of temperatures at which organisms grow
 IGNORED = -100  # label of positions and worlds that carry no target (PyTorch's default ignore_index)
 
 
@@ -39,8 +40,9 @@ class MultiModalBatch:
         physics: [B, K] normalised truths. physics_mask: [B, K] known.
         physics_mean, physics_std: [B, K] of the normalisation, so that losses can speak in physical units.
         toa_net: [B] W/m², global mean ASR − OLR of the cube itself (0 where unknown, see `toa_net_mask` [B]).
-        habitat: [B] mean temperature of the cube's ice-free surface, scaled as growth temperatures are
-            (`graph.GROWTH_SCALE`; 0 where unknown, see `habitat_mask` [B]).
+        habitat: [B] mean temperature of the cube's ice-free surface, less 288 K, in 15 K (`GROWTH_SCALE`; 0
+            where unknown, see `habitat_mask` [B]).
+        growth: [B] the candidate organism's growth temperature on the same scale, with `growth_mask` [B].
         world_ids: B identifiers.
     """
 
@@ -70,6 +72,8 @@ class MultiModalBatch:
     toa_net_mask: Bool[Tensor, "B"]
     habitat: Float[Tensor, "B"]
     habitat_mask: Bool[Tensor, "B"]
+    growth: Float[Tensor, "B"]
+    growth_mask: Bool[Tensor, "B"]
     world_ids: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -80,7 +84,7 @@ class MultiModalBatch:
         self._check("climate_mask", tuple(self.climate.shape[:2]))
         self._check("present", (size, len(MODALITIES)))
         self._check("labels", (size,))
-        for name in ("spectrum", "climate", "physics", "toa_net", "habitat"):
+        for name in ("spectrum", "climate", "physics", "toa_net", "habitat", "growth"):
             found = getattr(self, name).shape[0]
             if found != size:
                 raise InputError(f"MultiModalBatch.{name}: expected {size} worlds, found {found}")

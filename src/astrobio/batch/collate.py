@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch_geometric.data import Batch, Data
 
-from astrobio.batch.batch import IGNORED, MultiModalBatch
-from astrobio.batch.graph import GROWTH_SCALE, dummy_data, merge_graphs, to_data
+from astrobio.batch.batch import GROWTH_SCALE, IGNORED, MultiModalBatch
+from astrobio.batch.graph import dummy_data, merge_graphs, to_data
 from astrobio.batch.sample import (
     CLIMATE_VARIABLES,
     SPECTRUM_KINDS,
@@ -59,7 +59,7 @@ def multimodal_collate_fn(
     if not samples:
         raise InputError("multimodal_collate_fn: expected at least one sample, found an empty list")
     net = [_toa_net(s.climate) for s in samples]
-    habitat = [_habitat(s.climate) for s in samples]
+    habitat, growth = [_habitat(s.climate) for s in samples], [growth_of(s) for s in samples]
     physics = [statistics.normalise_physics(s.physics) for s in samples]
     return MultiModalBatch(
         **_text(samples, tokenizer, max_length),
@@ -76,6 +76,8 @@ def multimodal_collate_fn(
         toa_net_mask=torch.tensor([n is not None for n in net]),
         habitat=torch.tensor([0.0 if h is None else h for h in habitat], dtype=torch.float32),
         habitat_mask=torch.tensor([h is not None for h in habitat]),
+        growth=torch.tensor([0.0 if g is None else g for g in growth], dtype=torch.float32),
+        growth_mask=torch.tensor([g is not None for g in growth]),
         world_ids=tuple(s.world_id for s in samples),
     )
 
@@ -194,17 +196,28 @@ def _habitat(cube: ClimateCube | None) -> float | None:
     """Mean temperature of the ice-free surface on the scale of growth temperatures; None where nobody knows it."""
     if cube is None or "surface_temperature" not in cube.fields:
         return None
-    return (cube.habitat_temperature() - GROWTH_SCALE[0]) / GROWTH_SCALE[1]
+    return _on_growth_scale(cube.habitat_temperature())
+
+
+def growth_of(sample: Sample) -> float | None:
+    """The growth temperature of a world's candidate on `GROWTH_SCALE`; None where nobody knows it."""
+    graph = sample.metabolism
+    return None if graph is None or graph.growth_temperature is None else _on_growth_scale(graph.growth_temperature)
+
+
+def _on_growth_scale(temperature: float) -> float:
+    return (temperature - GROWTH_SCALE[0]) / GROWTH_SCALE[1]
 
 
 _CONVERTED: WeakKeyDictionary[MetabolicGraph, Data] = WeakKeyDictionary()
 
 
 def _convert(graph: MetabolicGraph) -> Data:
-    """`to_data`, remembered while the graph lives: many worlds share one organism."""
-    if graph not in _CONVERTED:
-        _CONVERTED[graph] = to_data(graph)
-    return _CONVERTED[graph]
+    """`to_data`, remembered while the network lives: many worlds share one organism."""
+    network = graph.network
+    if network not in _CONVERTED:
+        _CONVERTED[network] = to_data(network)
+    return _CONVERTED[network]
 
 
 def _graphs(graphs: Sequence[MetabolicGraph | None]) -> Batch:

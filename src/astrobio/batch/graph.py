@@ -19,7 +19,6 @@ EC_CLASSES = 7  # oxidoreductases, transferases, hydrolases, lyases, isomerases,
 COMPOUND_FEATURES = len(ELEMENTS) + 3  # log1p(atoms), charge / 4, external, formula known
 REACTION_FEATURES = 5 + EC_CLASSES  # ΔG′ / 100, sd / 100, ΔG′ known, reversible, log1p(degree), EC class
 NODE_FEATURES = COMPOUND_FEATURES + REACTION_FEATURES
-GROWTH_SCALE = (288.0, 15.0)  # K: middle and spread of temperatures at which candidates grow
 FLUX_SCALE = 10.0  # mmol/gDW/h; typical central-carbon flux, fluxes are stored as asinh(v / scale)
 
 
@@ -81,14 +80,13 @@ def to_data(graph: MetabolicGraph) -> Data:
     Fields: x [N, F], encodings [N, K], is_reaction [N], edge_index [2, M] (compound node, reaction node), stoichiometry
     [M], elements [N, E] (0 for reactions and unknown formulae), formula_known [N], internal [N] (compounds whose
     balance must close), dg_min and dg_max [N] kJ/mol with dg_known [N], flux [N] mmol/gDW/h with flux_known [N],
-    exchange [1, G] mmol/gDW/h with exchange_known [1, G], growth [1] (the growth temperature less 288 K, in 15 K) with
-    growth_known [1].
+    exchange [1, G] mmol/gDW/h with exchange_known [1, G]. Strains of one network give the same tensors.
     """
     c, r = len(graph.compounds), len(graph.reactions)
     known = np.asarray(np.isfinite(graph.elements).all(axis=1))
     low, high = minimum_gibbs_energy(graph), maximum_gibbs_energy(graph)
     measured = np.isfinite(low) & np.isfinite(high)
-    exchange, growth = graph.exchange or {}, graph.growth_temperature
+    exchange = graph.exchange or {}
 
     def on_compounds(values: np.ndarray) -> np.ndarray:
         return np.concatenate([values, np.zeros((r, *values.shape[1:]), dtype=values.dtype)])
@@ -113,8 +111,6 @@ def to_data(graph: MetabolicGraph) -> Data:
         flux_known=torch.from_numpy(on_reactions(np.full(r, graph.flux is not None))),
         exchange=torch.tensor([[exchange.get(gas, 0.0) for gas in GASES]], dtype=torch.float32),
         exchange_known=torch.tensor([[gas in exchange for gas in GASES]]),
-        growth=torch.tensor([0.0 if growth is None else (growth - GROWTH_SCALE[0]) / GROWTH_SCALE[1]]),
-        growth_known=torch.tensor([growth is not None]),
         num_nodes=c + r,
     )
 

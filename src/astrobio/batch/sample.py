@@ -6,7 +6,7 @@ C compounds, R reactions, M stoichiometric entries, E chemical elements, K struc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -244,6 +244,7 @@ class MetabolicGraph:
         organism: identifier of the parent organism; variants share it, and splits go by it.
         guild: metabolic guild, such as "methanogen", "phototroph", "fermenter", "aerobe".
         growth_temperature: K at which the organism grows fastest in culture; None where nobody measured it.
+        relative: the graph that this one is a strain of (see `strain`).
     """
 
     compounds: tuple[str, ...]
@@ -266,6 +267,7 @@ class MetabolicGraph:
     organism: str = ""
     guild: str = ""
     growth_temperature: float | None = None
+    relative: MetabolicGraph | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         c, r, m = len(self.compounds), len(self.reactions), len(self.stoichiometry)
@@ -311,6 +313,15 @@ class MetabolicGraph:
                 f"K within {low:g}–{high:g}",
                 self.growth_temperature,
             )
+
+    @property
+    def network(self) -> MetabolicGraph:
+        """The one object that all strains of a network share: what is made of it once serves them all."""
+        return self if self.relative is None else self.relative
+
+    def strain(self, growth_temperature: float) -> MetabolicGraph:
+        """The same network, adapted to another temperature (K)."""
+        return replace(self, growth_temperature=growth_temperature, relative=self.network)
 
 
 @dataclass(frozen=True, eq=False)

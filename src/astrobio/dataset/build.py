@@ -367,7 +367,7 @@ def _simulate(root: Path, plan: Plan, shard: int) -> tuple[list[Sample], list[di
         organisms, pools, settings = _pools(root, plan)[split]
         sample = simulate_world(index, plan.seed, organisms, pools, settings)
         names = {id(organism.graph): organism.name for organism in organisms}
-        records.append(store.record_of(sample, split, names.get(id(sample.metabolism))))
+        records.append(store.record_of(sample, split, names.get(id(sample.metabolism and sample.metabolism.network))))
         samples.append(sample)
     return samples, records
 

@@ -106,7 +106,9 @@ class WorldDataset:
         shard, row, record = self._rows[index]
         spectrum = self._read("spectra", shard, row, read_spectrum)
         climate = self._read("climate", shard, row, read_climate)
-        known = {key: value for key, value in record.items() if key not in ("split", "metabolism")}
+        known = {
+            key: value for key, value in record.items() if key not in ("split", "metabolism", "growth_temperature")
+        }
         return Sample(**known, spectrum=spectrum, climate=climate, metabolism=self.metabolism(index))
 
     def _read(self, piece: Piece, shard: int, row: int, read: Callable[[OpenPiece, int], T]) -> T | None:
@@ -123,9 +125,12 @@ class WorldDataset:
             ) from None
 
     def metabolism(self, index: int) -> MetabolicGraph | None:
-        """A world's metabolism, the same object for all worlds that share it, without reading anything else."""
-        name = self._rows[index][2]["metabolism"]
-        return None if name is None else self._graphs[name]
+        """A world's metabolism, a strain of a network that many worlds share, without reading anything else."""
+        record = self._rows[index][2]
+        if record["metabolism"] is None:
+            return None
+        network, growth = self._graphs[record["metabolism"]], record.get("growth_temperature")
+        return network if growth is None else network.strain(growth)
 
     def record(self, index: int) -> dict[str, Any]:
         """Texts, state, physics and provenance of a world, without reading spectrum or climate."""

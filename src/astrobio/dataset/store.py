@@ -3,7 +3,7 @@
     DIR/manifest.json            what was built, from what, how, with the hash of every piece
     DIR/organisms.npz            every metabolism once
     DIR/pieces.jsonl             one line a finished piece (the manifest takes them over at the end)
-    DIR/worlds/00007.jsonl       texts, state, physics, provenance, name of the metabolism
+    DIR/worlds/00007.jsonl       texts, state, physics, provenance, metabolism and its growth temperature
     DIR/spectra/00007.zarr       wavelength, bin_width, value, sigma  [W, L]  float32
     DIR/climate/00007.zarr       fields [W, F, T, Y, X] as 12-bit integers, scaled by world and field
 
@@ -98,7 +98,9 @@ def write_worlds(path: Path, records: Iterable[dict[str, Any]]) -> None:
 def record_of(sample: Sample, split: str, metabolism: str | None) -> dict[str, Any]:
     """What of a world goes into `worlds/`."""
     names = ("world_id", "context", "assessment", "state", "physics", "provenance")
-    return {name: getattr(sample, name) for name in names} | {"split": split, "metabolism": metabolism}
+    growth = None if sample.metabolism is None else sample.metabolism.growth_temperature
+    known = {name: getattr(sample, name) for name in names}
+    return known | {"split": split, "metabolism": metabolism, "growth_temperature": growth}
 
 
 def _store(group: zarr.Group, name: str, data: np.ndarray) -> None:

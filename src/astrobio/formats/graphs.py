@@ -80,7 +80,7 @@ def load_graphs(path: Path) -> list[tuple[MetabolicGraph, dict[str, Any]]]:
 def _graph(entry: dict[str, Any], arrays: dict[str, np.ndarray], names: np.ndarray, at: np.ndarray) -> MetabolicGraph:
     c, r, m = entry["sizes"]
     name, compound, reaction, edge = (int(value) for value in at)
-    fields = {key: arrays[key][compound : compound + c] for key in _PER_COMPOUND}
+    fields: dict[str, Any] = {key: arrays[key][compound : compound + c] for key in _PER_COMPOUND}
     fields |= {key: arrays[key][reaction : reaction + r] for key in _PER_REACTION}
     fields |= {key: arrays[key][edge : edge + m] for key in _PER_EDGE}
     node = compound + reaction

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from astrobio.batch.graph import GROWTH_SCALE
+from astrobio.batch.batch import GROWTH_SCALE
 from astrobio.batch.sample import MODALITIES, PHYSICS_TARGETS, WORLD_STATES
 from astrobio.models.blocks import CrossAttention, EncoderBlock, Pooling, RMSNorm
 

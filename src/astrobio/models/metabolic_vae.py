@@ -148,10 +148,12 @@ class MetabolicVAE(nn.Module):
         self.latent_token = nn.Linear(config.latent, config.width)
         self.decoder = GraphDecoder(config)
 
-    def forward(self, graph: GraphBatch) -> MetabolismOutputs:
-        """Encode and decode a batch of graphs made by `astrobio.batch.graph.to_data`."""
+    def forward(
+        self, graph: GraphBatch, growth: Float[Tensor, "B"], growth_mask: Bool[Tensor, "B"]
+    ) -> MetabolismOutputs:
+        """Encode and decode a batch of graphs made by `astrobio.batch.graph.to_data`, grown at these temperatures."""
         nodes = self._encode_nodes(graph)
-        tokens = self._pool_nodes(nodes, graph, self._growth(graph))
+        tokens = self._pool_nodes(nodes, graph, self._growth(growth, growth_mask))
         mu, logvar = self.posterior(tokens.mean(1)).chunk(2, dim=-1)
         logvar = LOGVAR_RANGE * torch.tanh(logvar / LOGVAR_RANGE)
         z = mu + torch.randn_like(mu) * (0.5 * logvar).exp() if self.training else mu
@@ -182,12 +184,11 @@ class MetabolicVAE(nn.Module):
             nodes = layer(nodes, incidence)
         return nodes
 
-    def _growth(self, graph: GraphBatch) -> Float[Tensor, "B D"]:
+    def _growth(self, growth: Float[Tensor, "B"], known: Bool[Tensor, "B"]) -> Float[Tensor, "B D"]:
         """What the growth temperature adds to every token; in training it is hidden from some graphs."""
-        known = graph.growth_known
         if self.training:
             known = known & (torch.rand(len(known), device=known.device) >= HIDE_PROBABILITY)
-        features = torch.stack([torch.ones_like(graph.growth), graph.growth, graph.growth.square()], dim=-1)
+        features = torch.stack([torch.ones_like(growth), growth, growth.square()], dim=-1)
         return self.growth((features * known[:, None]).to(self.growth.weight.dtype))
 
     def _pool_nodes(

@@ -5,8 +5,6 @@ Dimension letters: B worlds, S text positions, K tokens of a modality, C their w
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -129,7 +127,7 @@ class UnifiedMultiModalSystem(nn.Module):
     def _encode_metabolism(self, batch: MultiModalBatch) -> MetabolismOutputs:
         if "metabolism" not in self.config.encoders:
             return self.metabolic_vae.silent(batch.graph)
-        return self.metabolic_vae(batch.graph)
+        return self.metabolic_vae(batch.graph, batch.growth, batch.growth_mask)
 
     def _project(self, tokens: dict[str, Tensor]) -> dict[str, Float[Tensor, "B K C"]]:
         return {name: self.projectors[name](tokens[name]) for name in OTHERS}
@@ -157,9 +155,8 @@ class UnifiedMultiModalSystem(nn.Module):
 
 
 def _suitability(batch: MultiModalBatch, present: Bool[Tensor, "B 4"]) -> Float[Tensor, "B 3"]:
-    graph: Any = batch.graph  # no static type knows the fields that `to_data` set
     both = present[:, MODALITIES.index("climate")] & present[:, MODALITIES.index("metabolism")]
-    return thermal_suitability(graph.growth, batch.habitat, graph.growth_known & batch.habitat_mask & both)
+    return thermal_suitability(batch.growth, batch.habitat, batch.growth_mask & batch.habitat_mask & both)
 
 
 def _count(module: nn.Module) -> int:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Batch, Data
 
 from astrobio.batch import IGNORED, MODALITIES, Collator, MetabolicGraph, MultiModalBatch, Sample
-from astrobio.batch.collate import DEFAULT_ENCODINGS
+from astrobio.batch.collate import DEFAULT_ENCODINGS, growth_of
 from astrobio.batch.graph import dummy_data, merge_graphs, to_data
 from astrobio.dataset.reader import keep_freed_memory
 from astrobio.errors import InputError
@@ -33,6 +33,7 @@ SPECTRUM = ("spectrum", "spectrum_mask", "spectrum_width")
 SPECTRUM_SCALARS = ("spectrum_mean", "spectrum_kind")
 CLIMATE_COORDINATES = ("climate_levels", "latitude", "longitude")
 CLIMATE_SCALARS = ("climate_mask", "time_kind", "toa_net", "toa_net_mask", "habitat", "habitat_mask")
+GROWTH = ("growth", "growth_mask")
 TRUTHS = ("labels", "physics", "physics_mask", "physics_mean", "physics_std")
 
 
@@ -154,6 +155,7 @@ class Store:
             **{name: torch.cat([getattr(row.batch, name) for row in spectra]) for name in SPECTRUM_SCALARS},
             **_merge_climates(climates),
             graph=merge_graphs([row.graph for row in graphs]),
+            **{name: torch.cat([getattr(row.batch, name) for row in graphs]) for name in GROWTH},
             present=torch.tensor([[row.present[m] for m, row in enumerate(four)] for four in sources]),
             **{name: torch.cat([getattr(row.batch, name) for row in rows]) for name in TRUTHS},
             world_ids=tuple(row.batch.world_ids[0] for row in rows),
@@ -187,6 +189,7 @@ class Store:
 
     def graph(self, graph: MetabolicGraph | None) -> Data:
         """The graph as tensors, made once for all worlds that share it."""
+        graph = None if graph is None else graph.network
         data = dummy_data(DEFAULT_ENCODINGS) if graph is None else self._graphs.get(graph) or to_data(graph)
         if self.cache == "device":
             data = data.to(str(self.device))
@@ -348,6 +351,9 @@ def sweep(
 def prepare_row(sample: Sample, collator: Collator, graph: Data) -> Row:
     """A world's row with `graph` as its metabolism."""
     batch = collator([replace(sample, metabolism=None)])
+    growth = growth_of(sample)
+    if growth is not None:
+        batch = replace(batch, growth=torch.tensor([growth]), growth_mask=torch.tensor([True]))
     ids, context = batch.input_ids[0], batch.context_mask[0]
     return Row(batch, graph, ids[context], ids[~context], sample.present, host_of(sample))
 

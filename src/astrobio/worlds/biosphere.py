@@ -30,6 +30,7 @@ import numpy as np
 from filelock import FileLock
 
 from astrobio.batch import MetabolicGraph
+from astrobio.batch.sample import GROWTH_RANGE
 from astrobio.errors import InputError
 from astrobio.formats import fluxes, network, thermodynamics
 from astrobio.formats.graphs import load_graphs, save_graphs
@@ -123,14 +124,15 @@ def draw_metabolism(
 ) -> MetabolicGraph:
     """The metabolism that comes with a world: its resident, or on a lifeless world a candidate.
 
-    A resident is the strain whose growth temperature suits the mean temperature of the ice-free surface, `habitat` in
-    K; a candidate suits some other inhabited world. So neither the metabolism nor the climate tells by itself whether
-    the two belong together. None stands for a habitat nobody knows.
+    A resident is a strain adapted to the mean temperature of the ice-free surface, `habitat` in K; a candidate is
+    adapted to some other inhabited world. So neither the metabolism nor the climate tells by itself whether the two
+    belong together. Strains adapt to temperature far faster than their networks change, so any network may be adapted
+    to any habitat (design choice). None stands for a habitat nobody knows.
 
     Candidates follow the residents' distribution (half of them from either kind of biosphere), so that a metabolism
     tells an anoxic from an oxygenic world, and never an inhabited from a lifeless one. Guilds that `organisms` lacks
     are left out and the others scaled up, the same way in both cases; parents of a guild are equally likely, and so
-    are the variants of a parent whose growth temperature is unknown.
+    are the variants of a parent.
 
     Raises:
         InputError: `organisms` has no guild that could be resident there.
@@ -149,28 +151,10 @@ def draw_metabolism(
         if organism.guild == guild:
             pool.setdefault(organism.parent, []).append(organism)
     variants = pool[sorted(pool)[int(rng.integers(len(pool)))]]
-    elsewhere, margin, any_of = float(rng.random()), float(rng.normal(*ADAPTATION)), int(rng.integers(len(variants)))
-    home = habitat if scenario.state in RESIDENTS and habitat is not None else float(np.interp(elsewhere, *HABITATS))
-    return _suited(variants, home + margin, any_of).graph
-
-
-def _suited(variants: Sequence[Organism], temperature: float, any_of: int) -> Organism:
-    """The variant whose growth temperature (K) is nearest; where none is known, number `any_of`."""
-    known = [o for o in variants if o.graph.growth_temperature is not None]
-    if not known:
-        return variants[any_of]
-    return min(known, key=lambda o: abs((o.graph.growth_temperature or 0.0) - temperature))
-
-
-def growth_temperature(parent: str, number: int, size: int) -> float:
-    """K at which variant `number` of `size` grows fastest.
-
-    Strains of one species adapt to their home's temperature far faster than their metabolism changes, so variants of
-    a parent spread over the homes of all inhabited worlds, in an order that tells nothing else (design choice).
-    """
-    seed = int.from_bytes(hashlib.sha256(f"{parent}/growth".encode()).digest()[:8], "big")
-    place = int(np.random.default_rng(seed).permutation(size)[number])
-    return round(float(np.interp((place + 0.5) / size, *HABITATS)) + ADAPTATION[0], 1)
+    graph = variants[int(rng.integers(len(variants)))].graph
+    elsewhere, margin = float(np.interp(rng.random(), *HABITATS)), float(rng.normal(*ADAPTATION))
+    home = habitat if scenario.state in RESIDENTS and habitat is not None else elsewhere
+    return graph.strain(round(float(np.clip(home + margin, *GROWTH_RANGE)), 1))
 
 
 def load_organisms(cache_dir: str | Path | None = None, *, workers: int | None = None) -> list[Organism]:
@@ -304,13 +288,12 @@ def build_variants(row: Parent, found: Network | None, size: int) -> list[Organi
     diets = [diet for recipe in range(len(media.RECIPES[row.guild])) if (diet := _diet(row, found, recipe))]
     first = _diet(row, found, None) if shipped else diets[0]
     assert first is not None and diets, f"{row.parent} grows in no medium of its guild"
-    warmth = [growth_temperature(row.parent, number, size) for number in range(size)]
-    variants = [_organism(row, 0, warmth[0], energies, first.fed, first.solution, 0)]
+    variants = [_organism(row, 0, energies, first.fed, first.solution, 0)]
     for number in range(1, size):
         seed = int.from_bytes(hashlib.sha256(f"{row.parent}/{number}".encode()).digest()[:8], "big")
         rng = np.random.default_rng(seed)
         diet = diets[number % len(diets)]
-        variants.append(_organism(row, number, warmth[number], energies, *_knock_out(row, diet, rng)))
+        variants.append(_organism(row, number, energies, *_knock_out(row, diet, rng)))
     return variants
 
 
@@ -372,12 +355,11 @@ def _knock_out(
 def _organism(
     row: Parent,
     number: int,
-    warmth: float,
     energies: Mapping[str, Energy],
     fed: Network,
     solution: tuple[np.ndarray, dict[str, float]],
     knocked_out: int,
 ) -> Organism:
-    graph = graph_from_network(fed, energies, solution, organism=row.parent, guild=row.guild, growth_temperature=warmth)
+    graph = graph_from_network(fed, energies, solution, organism=row.parent, guild=row.guild)
     growth = round(_growth(fed, solution), 6)
     return Organism(f"{row.parent}/{number:02d}", row.guild, row.clade, graph, growth, knocked_out)
