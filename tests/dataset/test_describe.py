@@ -11,7 +11,7 @@ import pytest
 
 from astrobio.dataset.croissant import FIELDS, write_croissant
 from astrobio.dataset.datasheet import write_datasheet
-from astrobio.dataset.describe import describe_dataset
+from astrobio.dataset.describe import describe_dataset, organism_rows
 from astrobio.errors import InputError
 
 
@@ -48,7 +48,7 @@ def test_datasheet_tells_the_manifest(root: Path) -> None:
 
 def test_description_writes_picture_and_papers(root: Path) -> None:
     table = describe_dataset(root)
-    assert table.row_count == 6
+    assert table.row_count == 6 + len(organism_rows(root))
     assert (root / "describe.png").stat().st_size > 20_000
     assert (root / "croissant.json").is_file() and (root / "DATASHEET.md").is_file()
 

@@ -123,9 +123,7 @@ def test_the_stand_in_graph_passes(network: MetabolicVAE) -> None:
     assert out.tokens.shape == (2, 4, 16)
 
 
-def test_growth_temperature_is_read_where_known_and_hidden_at_times(
-    network: MetabolicVAE, graph: Any
-) -> None:
+def test_growth_temperature_is_read_where_known_and_hidden_at_times(network: MetabolicVAE, graph: Any) -> None:
     network.eval()
     unknown, cold, warm = (encode(network, graph, growth).mu for growth in (None, -1.0, 1.0))
     assert not torch.allclose(cold, warm) and not torch.allclose(unknown, warm)
