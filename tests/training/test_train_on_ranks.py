@@ -71,7 +71,8 @@ def lines(run_dir: Path) -> list[dict]:
 def assert_same(found: Path, expected: Path, tolerance: float) -> None:
     """The same log, and weights that differ by less than a step of the optimizer would (exactly equal if 0)."""
     for one, other in zip(lines(found), lines(expected), strict=True):
-        assert one.pop("kind") == (kind := other.pop("kind"))
+        kind = other.pop("kind")
+        assert one.pop("kind") == kind
         for name, value in other.items():  # norms are float32 sums over many shards
             rough = 10.0 if kind == "gradient_norms" or name.startswith("gradient_norm") else 1.0
             assert one.pop(name) == pytest.approx(value, rel=rough * tolerance, abs=tolerance), name
