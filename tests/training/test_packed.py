@@ -17,7 +17,7 @@ from astrobio.training.checkpoint import read_run
 from astrobio.training.config import RunConfig
 from astrobio.training.feed import Store, sweep
 from astrobio.training.loop import prepare_run
-from astrobio.training.packed import load_store, parts_of, prepare_parts, save_store
+from astrobio.training.packed import load_store, parts_of, prepare_parts, save_rows
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def store(worlds: dict[str, Any], collator: Collator) -> Store:
 
 
 def test_loaded_rows_merge_into_the_same_batch(store: Store, collator: Collator, tmp_path: Path):
-    save_store(store, tmp_path / "train.safetensors")
+    save_rows([store[index] for index in range(len(store))], tmp_path / "train.safetensors")
     loaded = load_store(Store(store.worlds, collator, CPU, "memory"), tmp_path / "train.safetensors")
     found, expected = (next(sweep(each, 12, batch_size=12)) for each in (loaded, store))
     for name, value in vars(expected).items():
@@ -44,7 +44,7 @@ def test_loaded_rows_merge_into_the_same_batch(store: Store, collator: Collator,
 
 
 def test_half_precision_rounds_cubes_only(store: Store, collator: Collator, tmp_path: Path):
-    save_store(store, tmp_path / "train.safetensors", half=True)
+    save_rows([store[index] for index in range(len(store))], tmp_path / "train.safetensors", half=True)
     loaded = load_store(Store(store.worlds, collator, CPU, "memory"), tmp_path / "train.safetensors")
     found, expected = (next(sweep(each, 12, batch_size=12)) for each in (loaded, store))
     assert torch.equal(found.climate, expected.climate.bfloat16().float())
@@ -55,7 +55,7 @@ def test_files_of_other_worlds_are_refused(store: Store, worlds: dict[str, Any],
     path = tmp_path / "train.safetensors"
     with pytest.raises(InputError, match="expected prepared worlds"):
         load_store(store, path)
-    save_store(store, path)
+    save_rows([store[index] for index in range(len(store))], path)
     with pytest.raises(InputError, match="expected 6 worlds, found 12"):
         load_store(Store(worlds["validation"], collator, CPU, "memory"), path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -88,7 +88,7 @@ def test_a_split_prepared_in_parts_loads_as_one_and_is_kept(
 
 
 def test_texts_become_the_tokens_of_another_tokenizer(store: Store, statistics: Statistics, tmp_path: Path):
-    save_store(store, tmp_path / "train.safetensors")
+    save_rows([store[index] for index in range(len(store))], tmp_path / "train.safetensors")
     words = WorldTokenizer.train(["star radius transits instrument prism this world reads as"] * 2, 280)
     collator = Collator(words, statistics)
     records = [vars(store.worlds[index]) for index in range(12)]

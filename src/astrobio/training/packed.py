@@ -101,11 +101,6 @@ def _collator(like: Path) -> Collator:
     return Collator(tokenizer, statistics, config.training.max_length)
 
 
-def save_store(store: Store, path: Path, *, half: bool = False) -> None:
-    """Write all rows of a store, prepared now where they are not yet; `half` keeps cubes in bf16."""
-    save_rows([store[index] for index in range(len(store))], path, half=half)
-
-
 def save_rows(rows: Sequence[Row], path: Path, *, half: bool = False) -> None:
     """Write rows, whole or not at all; `half` keeps cubes in bf16."""
     fields = [name for name, value in vars(rows[0].batch).items() if isinstance(value, Tensor) and name not in TEXT]
@@ -127,7 +122,7 @@ def save_rows(rows: Sequence[Row], path: Path, *, half: bool = False) -> None:
 def load_store(
     store: Store, files: Path | Sequence[Path], *, records: Sequence[Mapping[str, Any]] | None = None
 ) -> Store:
-    """Fill a store on the same worlds with rows that `save_store` or `prepare_parts` wrote; returns it.
+    """Fill a store on the same worlds with rows that `save_rows` or `prepare_parts` wrote; returns it.
 
     Args:
         files: one, or those of all parts in order.
