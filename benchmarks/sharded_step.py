@@ -12,7 +12,7 @@ bf16_1, bf16   20 steps of one micro-batch a rank (`equal`: the same global batc
                `bare`: the last rank's worlds all lack a climate, and nobody waits for it
 fp8_1, fp8     in 8-bit floating point: `equal` with fewer steps, `speed`, kernels
 offload        every process held to 24 GiB of its GPU, weights and moments in host memory (on CPUs without the limit)
-survive        the steps that the next two are compared with, and `bare`; all three use `--survive-preset`, not compiled,
+survive        the steps that the next two are compared with, and `bare`; all three use `--survive-preset` and no compilation,
                for nothing in them depends on the size
 kill           the last rank kills itself after a checkpoint; torchrun starts all again and the losses go on
 reshard        a checkpoint of several ranks continued by one, and the other way round

@@ -68,6 +68,21 @@ def test_a_step_in_the_backward_equals_a_step_after_it(limit: float) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
+def test_kept_gradients_in_host_memory_are_clipped_by_the_norm_that_the_device_finds() -> None:
+    data, norms, models = torch.randn(16, 32), [], [_model(), _model()]
+    # another name of the same place, so that weights and gradients really travel
+    for model, device in zip(models, (None, torch.device("cpu", 0)), strict=True):
+        optimizer = AdamW8bit(model.parameters(), lr=1e-2, device=device)
+        policy = gradient_policy("keep", optimizer, 1e-2)
+        policy.begin()
+        _loss(model, data).backward()
+        norms.append(float(policy.finish()))
+        assert (optimizer.mover_of(next(model.parameters())) is None) == (device is None)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6) and norms[0] > 1e-2
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
 def test_bfloat16_sums_of_many_small_gradients_keep_their_mean() -> None:
     total, plain = torch.full((20_000,), 1.0).bfloat16(), torch.full((20_000,), 1.0).bfloat16()
     small = torch.full((20_000,), 0.001).bfloat16()

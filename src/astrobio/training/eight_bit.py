@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from astrobio.training.mover import Mover
+from astrobio.training.mover import Mover, pinned_empty
 
 BLOCKS = (256, 128, 64)  # weights that share a scale: the largest that divides a row
 SMALLEST = 4096  # weights; smaller tensors keep float32 moments (their bytes do not matter)
@@ -233,22 +233,36 @@ class AdamW8bit(torch.optim.Optimizer):
             limit: where positive, `factor` is the gradient's norm and bounded by it, without a kernel of its own.
         """
         weight, state = local(parameter.data), self.local_state(parameter)
-        if self._device is None or weight.device == self._device:
+        mover = self.mover_of(parameter)
+        if mover is None:
             self.update_local(parameter, weight, local(gradient), state, factor, limit)
             return
-        if self._mover is None:
-            self._mover = Mover(self._device)
         homes = [weight, *state.values()]
-        moved = self._mover.fetch([*homes, local(gradient)]).wait()
+        moved = mover.fetch([*homes, local(gradient)]).wait()
         visiting = dict(zip(state, moved[1:-1], strict=True))
         self.update_local(parameter, moved[0], moved[-1], visiting, factor, limit)
-        self._mover.store(moved[:-1], homes)
+        mover.store(moved[:-1], homes)
+
+    def mover_of(self, parameter: nn.Parameter) -> Mover | None:
+        """What carries a parameter to where its updates are computed; None if it is there already."""
+        if self._device is None or local(parameter.data).device == self._device:
+            return None
+        if self._mover is None:
+            self._mover = Mover(self._device)
+        return self._mover
 
     def local_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """This rank's moments of a parameter (zeros before its first update), to be changed in place."""
         state = self.state[parameter]
         if not state:
-            state.update(_like(parameter, fresh_state(local(parameter), parameter.shape)))
+            weight = local(parameter.data)
+            if self.mover_of(parameter) is None:
+                fresh = fresh_state(weight, parameter.shape)
+            else:
+                assert self._device is not None
+                shapes = fresh_state(torch.empty_like(weight, device="meta"), parameter.shape)
+                fresh = {name: pinned_empty(v.shape, v.dtype, self._device).zero_() for name, v in shapes.items()}
+            state.update(_like(parameter, fresh))
         return {name: local(value) for name, value in state.items()}
 
     def update_local(

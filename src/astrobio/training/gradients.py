@@ -130,7 +130,7 @@ class KeptGradients:
     def finish(self) -> Tensor:
         """One update with the global norm bounded; a step whose norm is not finite changes nothing."""
         gradients = {p: p.grad for p in _parameters(self.optimizer) if p.grad is not None}
-        self.norms = own_norms(gradients)
+        self.norms = self._own_norms(gradients)
         norm = whole_norm(gradients, self.norms)
         factor = clip_factor(norm, self.limit)
         if isinstance(self.optimizer, AdamW8bit):
@@ -143,6 +143,15 @@ class KeptGradients:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm.float()
+
+    def _own_norms(self, gradients: dict[nn.Parameter, Tensor]) -> dict[nn.Parameter, Tensor]:
+        """Gradients in host memory visit the device for it: a processor would take seconds over billions of them."""
+        first = next(iter(gradients), None)
+        mover = self.optimizer.mover_of(first) if isinstance(self.optimizer, AdamW8bit) and first is not None else None
+        if mover is None:
+            return own_norms(gradients)
+        visitors = _visit(mover, [local(gradient) for gradient in gradients.values()])
+        return {p: tensor_norm(fetched[0]) for p, fetched in zip(gradients, visitors, strict=True)}
 
 
 class StochasticGradients:
@@ -279,29 +288,32 @@ class HostGradients:
     def finish(self) -> Tensor:
         """Two passes over the host's sums: their norm, then the update."""
         used = [p for p in self._sums if p in self._started]
-        self.norms = {p: tensor_norm(fetched[0]) for p, fetched in zip(used, self._visit(used), strict=True)}
+        sums = [self._sums[p] for p in used]
+        self.norms = {p: tensor_norm(fetched[0]) for p, fetched in zip(used, _visit(self._mover, sums), strict=True)}
         norm = whole_norm({p: p for p in used}, self.norms)
         factor = clip_factor(norm, self.limit)
         self.optimizer.begin_step()
-        for parameter, fetched in zip(used, self._visit(used), strict=True):
+        for parameter, fetched in zip(used, _visit(self._mover, sums), strict=True):
             state = self.optimizer.local_state(parameter)
             self.optimizer.update_local(parameter, local(parameter.data), fetched[0], state, factor)
         self._mover.synchronize()
         return norm
 
-    def _visit(self, parameters: list[nn.Parameter]) -> Iterator[list[Tensor]]:
-        """Each sum on the device in turn, the next one already on its way."""
-        ahead = self._mover.fetch([self._sums[parameters[0]]]) if parameters else None
-        for index in range(len(parameters)):
-            assert ahead is not None
-            now = ahead
-            ahead = self._mover.fetch([self._sums[p] for p in parameters[index + 1 : index + 2]])
-            yield now.wait()
+
+def _visit(mover: Mover, hosts: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Each host tensor on the device in turn, the next one already on its way."""
+    ahead = mover.fetch(hosts[:1])
+    for index in range(len(hosts)):
+        now = ahead
+        ahead = mover.fetch(hosts[index + 1 : index + 2])
+        if now.event is not None:
+            now.event.synchronize()  # a host far ahead would reserve memory for all of them at once
+        yield now.wait()
 
 
 def add_stochastically_(total: Tensor, gradient: Tensor, seed: int) -> None:
     """total += gradient, both bfloat16, rounded at random so that the expected sum is exact."""
-    if total.is_cuda:
+    if total.is_cuda and total.numel():  # a shard may have no rows
         from astrobio.training.kernels import accumulate_
 
         accumulate_(total, gradient, seed & 0x7FFFFFFF)
