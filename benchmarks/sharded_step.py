@@ -12,7 +12,7 @@ bf16_1, bf16   20 steps of one micro-batch a rank (`equal`: the same global batc
                `bare`: the last rank's worlds all lack a climate, and nobody waits for it
 fp8_1, fp8     in 8-bit floating point: `equal` with fewer steps, `speed`, kernels
 offload        every process held to 24 GiB of its GPU, weights and moments in host memory (on CPUs without the limit)
-survive        the steps that the next two are compared with, and `bare`; all three use `--survive-preset` and no compilation,
+survive        the steps that the next two are compared with, and `bare`; all three use `--survive-preset`, plain,
                for nothing in them depends on the size
 kill           the last rank kills itself after a checkpoint; torchrun starts all again and the losses go on
 reshard        a checkpoint of several ranks continued by one, and the other way round
@@ -56,7 +56,7 @@ def launch(o: Namespace, name: str, ranks: int, flags: list[str], restarts: int 
     command = [sys.executable]
     if ranks > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-        command += ["--max-restarts", str(restarts)]
+        command += ["--local-addr", "127.0.0.1", "--max-restarts", str(restarts)]
     command += [str(WORKER), "--result", str(result), "--device", o.device, "--lr", str(o.lr)]
     command += ["--warmup", str(o.warmup), "--accumulation", str(o.accumulation)]
     command += ["--activation-gib", str(o.activation_gib)] if o.activation_gib is not None else []
@@ -187,10 +187,10 @@ def compare(runs: Runs) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, run in runs.items():
         kind, _, ranks = name.rpartition("_")
-        speed, foretold = run.get("phases", {}).get("speed", {}), run.get("forecast", {})
-        pair: dict[str, Any] = {}
-        if speed.get("peak_bytes"):
-            pair["peak_over_plan"] = speed["peak_bytes"] / foretold["peak_bytes"]
+        phases, foretold = run.get("phases", {}), run.get("forecast", {})
+        speed, pair = phases.get("speed", {}), {}
+        if peak := phases.get("speed", phases.get("offload", {})).get("peak_bytes"):
+            pair["peak_over_plan"] = peak / foretold["peak_bytes"]
         base = runs.get(f"{kind}_1", {}) if ranks != "1" else {}
         alone = base.get("phases", {}).get("speed", {})
         if "tok_s" in speed and "tok_s" in alone:
@@ -249,10 +249,11 @@ def show(runs: Runs) -> None:
         pair = compared.get(name, {})
         for phase, found in run.get("phases", {}).items():
             speed, other = phase == "speed", phase in ("equal", "survive", "offload")
+            over = pair.get("peak_over_plan", "–") if phase in ("speed", "offload") else ""
             rows.append((
                 name, phase, found["accumulation"], found.get("step_seconds", "–"), round(found.get("tok_s", 0)),
-                found.get("peak_bytes", 0) / 1e9, pair.get("peak_over_plan", "–") if speed else "",
-                pair.get("difference", "–") if other else "", pair.get("efficiency", "–") if speed else "",
+                found.get("peak_bytes", 0) / 1e9, over, pair.get("difference", "–") if other else "",
+                pair.get("efficiency", "–") if speed else "",
             ))  # fmt: skip
         why = next((f"{key}: {run[key]}" for key in ("skipped", "stopped", "error") if key in run), None)
         if why:

@@ -102,7 +102,8 @@ def execution_of(o: argparse.Namespace, shape: BatchShape) -> tuple[ExecutionCon
     how = ExecutionConfig(**plan.execution)
     if o.activation_gib is not None and not how.offload:
         how = replace(how, activation_gib=o.activation_gib)
-    return replace(how, compile=how.compile and not o.plain), plan.fits
+    alone = world_size() == 1 and how.gradients == "host"  # possible, but no measure of one card's speed
+    return replace(how, compile=how.compile and not o.plain), plan.fits and not alone
 
 
 def foretold(o: argparse.Namespace, how: ExecutionConfig, shape: BatchShape) -> dict[str, Any]:
@@ -139,7 +140,8 @@ class Launch:
         how, fits = execution_of(self.o, shape)
         self.result["machine"] = describe()
         if not fits:
-            self.result["skipped"] = f"{self.o.preset} with kept gradients does not fit {world_size()} × {card(self.o)}"
+            self.result["skipped"] = f"{world_size()} × {card(self.o)} cannot hold {self.o.preset} with its gradients"
+            say(self.result["skipped"])
             self.write()
             return False
         self.result |= {"execution": asdict(how), "forecast": foretold(self.o, how, shape)}
@@ -242,7 +244,7 @@ def peaks(device: torch.device) -> dict[str, int]:
     if device.type != "cuda":
         return {"peak_bytes": 0, "reserved_bytes": 0, "host_peak_bytes": host, "pinned_bytes": 0}
     allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-    pinned = int(torch.cuda.host_memory_stats().get("allocated_bytes.peak", 0))
+    pinned = int(getattr(torch.cuda, "host_memory_stats", dict)().get("allocated_bytes.peak", 0))
     return {"peak_bytes": allocated, "reserved_bytes": reserved, "host_peak_bytes": host, "pinned_bytes": pinned}
 
 
@@ -264,7 +266,7 @@ def profile(launch: Launch) -> dict[str, Any]:
         wall = launch.step(0, world_size())[0]
     kernels, total = [], {}
     for event in found.events() or []:
-        if str(event.device_type).endswith("CPU") == on_gpu or event.is_user_annotation:
+        if str(event.device_type).endswith("CPU") == on_gpu or getattr(event, "is_user_annotation", False):
             continue
         start, end = event.time_range.start / 1e6, event.time_range.end / 1e6
         kernels.append((start, end, any(mark in event.name.lower() for mark in TALK)))

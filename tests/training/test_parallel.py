@@ -25,7 +25,7 @@ from astrobio.training import loop
 from astrobio.training.activations import BatchShape, block_costs, blocks_of, recomputed_blocks
 from astrobio.training.config import RunConfig, TrainingConfig
 from astrobio.training.execution import ExecutionConfig
-from astrobio.training.parallel import check_execution, choose_recomputed, empty_system, prepare, transform
+from astrobio.training.parallel import check_execution, choose_recomputed, empty_system, prepare, sum_type, transform
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 train = runpy.run_path(str(SCRIPT))["train"]
@@ -246,3 +246,11 @@ def test_blocks_of_fixed_size_are_compiled_for_it(monkeypatch: pytest.MonkeyPatc
     left = {name.rpartition(".")[0] for name, block in blocks_of(system).items() if block not in seen}
     small = {"climate_cnn.halves", "spectrum_encoder.blocks", "fusion.layers", "fusion.pools", "fusion.experts"}
     assert left == small | {"metabolic_vae.layers"}
+
+
+def test_two_ranks_sum_the_gradients_of_bf16_weights_in_bf16_and_all_others_in_float32() -> None:
+    short, long = ExecutionConfig(optimizer="adamw8bit", weights="bf16"), ExecutionConfig()
+    assert sum_type(short, (2,)) == torch.bfloat16
+    assert {sum_type(long, (2,)), sum_type(short, (4,)), sum_type(short, (2, 2))} == {torch.float32}
+    one, two = (torch.randn(100_000).bfloat16() for _ in range(2))
+    assert torch.equal(one + two, (one.float() + two.float()).bfloat16())  # why it loses nothing

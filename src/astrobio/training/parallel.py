@@ -213,7 +213,7 @@ def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: Executio
     """FSDP2 in place: every block, every part, the system.
 
     Args:
-        mixed: gather weights in bf16, in which the forward computes, and add gradients up in float32.
+        mixed: gather weights in bf16, in which the forward computes.
     """
     # Parts return views of their last tensors; nothing changes these in place, which is what the warning is about.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
@@ -222,7 +222,7 @@ def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: Executio
         "mesh": mesh,
         "mp_policy": MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if mixed else None,
-            reduce_dtype=torch.float32 if mixed else None,
+            reduce_dtype=sum_type(execution, tuple(mesh.shape)) if mixed else None,
             cast_forward_inputs=False,  # the models cast what may lose precision; coordinates and masses may not
         ),
         "offload_policy": in_host_memory if execution.offload else OffloadPolicy(),
@@ -236,6 +236,14 @@ def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: Executio
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # sums: the loss is already divided by counts over all ranks
             module.set_force_sum_reduction_for_comms(True)
+
+
+def sum_type(execution: ExecutionConfig, mesh: tuple[int, ...]) -> torch.dtype:
+    """In which gradients are added up over a mesh: float32, unless bf16 gives the same for half the traffic.
+
+    The sum of two bf16 numbers is rounded once either way, when it becomes the gradient of a bf16 weight.
+    """
+    return torch.bfloat16 if execution.weights == "bf16" and mesh == (2,) else torch.float32
 
 
 def fill_streamed(
