@@ -8,7 +8,11 @@ import sys
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 
 from astrobio.training.eight_bit import (
     AdamW8bit,
@@ -174,6 +178,23 @@ def test_weights_in_host_memory_are_updated_on_the_device() -> None:
         visiting.step()
     assert torch.equal(here, there)
     assert torch.equal(plain.state[here]["square"], visiting.state[there]["square"])
+
+
+def test_moments_of_a_shard_in_host_memory_stay_there() -> None:
+    store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        mesh = DeviceMesh("cuda", [0], _init_backend=False)  # offloaded shards: a mesh of GPUs, tensors on the host
+        values = torch.linspace(-1, 1, 8192).view(16, 512)
+        spec = DTensorSpec(mesh, (Shard(0),), tensor_meta=TensorMeta(values.shape, values.stride(), values.dtype))
+        weight = nn.Parameter(DTensor(values, spec, requires_grad=False))  # pyright: ignore[reportCallIssue]
+        optimizer = AdamW8bit([weight], lr=0.1, device=torch.device("cpu", 0))
+        optimizer.update(weight, torch.ones(16, 512))
+        optimizer._mover.synchronize()  # pyright: ignore[reportOptionalMemberAccess]
+        assert {value.device.type for value in optimizer.local_state(weight).values()} == {"cpu"}
+        assert float(values[0, 0]) == pytest.approx(-1.1)
+    finally:
+        dist.destroy_process_group()
 
 
 INTERPRETED = """

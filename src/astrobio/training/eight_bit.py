@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from astrobio.training.mover import Mover, pinned_empty
@@ -327,16 +328,16 @@ def _offset(parameter: Tensor) -> int:
 
 
 def _like(parameter: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Local moments, sharded as their parameter is."""
+    """Local moments, sharded as their parameter is and kept where they are (`DTensor.from_local` would move them)."""
     if not isinstance(parameter, DTensor):
         return state
     wrapped = {}
     for name, value in state.items():
         shape = torch.Size((parameter.shape[0], *value.shape[1:]))
         stride = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-        wrapped[name] = DTensor.from_local(
-            value, parameter.device_mesh, parameter.placements, run_check=False, shape=shape, stride=stride
-        )
+        whole = TensorMeta(shape, stride, value.dtype)
+        spec = DTensorSpec(parameter.device_mesh, parameter.placements, tensor_meta=whole)
+        wrapped[name] = DTensor(value, spec, requires_grad=False)  # pyright: ignore[reportCallIssue]
     return wrapped
 
 
