@@ -23,8 +23,9 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ import worlds_20k_report
 from astrobio.batch import MODALITIES, Collator
 from astrobio.dataset.reader import WorldDataset, split_names
 from astrobio.errors import InputError
-from astrobio.evaluation.baselines import is_finished, shown_only
+from astrobio.evaluation.baselines import is_finished, restricted_to
 from astrobio.evaluation.calibrate import Calibration
 from astrobio.evaluation.evaluate import outlier_rates, predict_all
 from astrobio.evaluation.language import language
@@ -48,7 +49,8 @@ from astrobio.training.step import is_mixed
 from machine import describe
 from worlds_20k_trees import View, fit_views, keep_columns, save_arrays
 
-STAGES = ("prepare", "baselines", "mini", "ablations", "small", "language", "report")
+TRAININGS = ("small", "mini", "ablations")  # the longest first
+STAGES = ("prepare", "baselines", *TRAININGS, "language", "report")
 PHYSICS = ("energy", "diagnostics", "mass_balance", "element_balance", "thermodynamics", "retrieval")
 ABLATIONS = {
     "no-cross-attention": ["system.cross_attention=false"],
@@ -59,7 +61,8 @@ ABLATIONS = {
 }
 SMALL = {"small": [], "small-frozen": ["training.frozen=decoder"]}
 WRITTEN = ("small", "small-frozen", "unified", "no-cross-attention")  # runs whose words are judged, at the first seed
-VALIDATIONS = 8  # of each training; the best weights are kept
+VALIDATIONS = 5  # of each training; the best weights are kept
+READ = 1024  # test worlds whose assessments are written and read
 OUTLIER_WORLDS = 512  # training worlds that shape the outlier models
 SWEEP = 256  # worlds of an evaluation's batch
 DEVICE_SHARE = 0.5  # of a GPU's memory that the prepared worlds of all trainings side by side may take
@@ -129,7 +132,7 @@ def jobs_of(stage: str, folder: Path, data: Path, options: argparse.Namespace) -
         for name, more in variants_of(stage, options).items():
             config = run_config(size, [*shared, *more, f"training.seed={seed}"])
             if stage == "mini" and name != "unified":
-                config = shown_only(config, tuple(name.split("+")))
+                config = restricted_to(config, tuple(name.split("+")))
             jobs.append(Job(name, seed, config, folder, data, cache))
     return jobs
 
@@ -215,21 +218,32 @@ def write(job: Job) -> str:
     run, store = load_run(job.run, device), store_of(job, "test")
     believed = predict_all(run, store, batch_size=SWEEP)
     start = time.perf_counter()
-    found = language(run, store, believed)
+    found = language(run, store, believed, limit=READ)
     seconds = time.perf_counter() - start
     write_json(path, {**found, "seconds": round(seconds, 1), "machine": describe()})
     return f"{path}: {found['worlds']} worlds in {seconds:.0f} s, right state {found['right_state']:.3f}"
 
 
 def run_jobs(jobs: Sequence[Job], processes: int, console: Console) -> None:
-    """All jobs, side by side in so many processes."""
+    """All jobs, side by side in so many processes, which are dealt to the GPUs."""
     if processes == 1 or len(jobs) < 2:
         for job in jobs:
             console.print(do(job), highlight=False)
         return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for said in pool.map(do, jobs):
-            console.print(said, highlight=False)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    context = multiprocessing.get_context("spawn")
+    turns = context.Queue()
+    for number in range(processes):
+        turns.put(gpus[number % len(gpus)] if gpus else "")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=take_gpu, initargs=(turns,)) as pool:
+        for done in as_completed([pool.submit(do, job) for job in jobs]):
+            console.print(done.result(), highlight=False)
+
+
+def take_gpu(turns: Queue[str]) -> None:
+    """Let this process see one GPU, the next in turn; before anything of CUDA is started here."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = turns.get()
 
 
 def prepare(folder: Path, data: Path, options: argparse.Namespace, console: Console) -> None:
@@ -267,7 +281,7 @@ def prepare_one(part: Part, view: View) -> int:
 
 
 def do_stage(stage: str, depth: str, options: argparse.Namespace, console: Console) -> None:
-    """One stage at one depth."""
+    """One stage at one depth; those of `TRAININGS` that were asked for are one, so that no process waits."""
     folder, data = options.out / depth, options.data.get(depth, Path("absent"))
     start = time.perf_counter()
     if stage == "prepare":
@@ -275,38 +289,45 @@ def do_stage(stage: str, depth: str, options: argparse.Namespace, console: Conso
     elif stage == "baselines":
         fit_views(folder / "features", folder / "predictions", options.trials, console)
     elif stage == "language":
-        made = [job for each in ("small", "mini", "ablations") for job in jobs_of(each, folder, data, options)
+        made = [job for each in TRAININGS for job in jobs_of(each, folder, data, options)
                 if each != "small" or options.decoder is not None]  # fmt: skip
         chosen = [replace(job, stage=stage) for job in made if job.name in WRITTEN and job.seed == 0]
         run_jobs(chosen, min(options.jobs, 2), console)
     else:
-        run_jobs(jobs_of(stage, folder, data, options), options.jobs, console)
+        wanted = [name for name in TRAININGS if name in options.stage]
+        run_jobs([job for each in wanted for job in jobs_of(each, folder, data, options)], options.jobs, console)
     console.print(f"{depth}, {stage}: {time.perf_counter() - start:.0f} s", highlight=False)
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for everything")
-    parser.add_argument("--data", nargs="*", default=[], metavar="DEPTH=DIR", help="folders of worlds by depth")
-    parser.add_argument("--stage", nargs="+", default=list(STAGES), choices=STAGES)
+def shared_arguments(description: str) -> argparse.ArgumentParser:
+    """The command line of what is trained and compared at `mini` size."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600, help="of a mini training")
     parser.add_argument("--batch", type=int, default=64, help="worlds in a step of it")
     parser.add_argument("--pair", default="spectrum+climate", help="the pair of modalities trained beside single ones")
-    parser.add_argument("--ablations", nargs="*", default=list(ABLATIONS), choices=list(ABLATIONS))
-    parser.add_argument("--small-preset", default="small", help="size of the large system; mini for a rehearsal")
-    parser.add_argument("--small-steps", type=int, default=2000)
-    parser.add_argument("--small-batch", type=int, default=32)
-    parser.add_argument("--small-seeds", type=int, default=1)
-    parser.add_argument("--small-systems", nargs="*", default=list(SMALL), choices=list(SMALL))
-    parser.add_argument("--small-set", action="append", default=[], dest="small_overrides", metavar="KEY=VALUE")
-    parser.add_argument("--decoder", type=Path, help="folder of the pretrained decoder (docs/models.md)")
     parser.add_argument("--trials", type=int, default=3, choices=range(1, 6), help="settings of the trees on all")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that prepare worlds")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--decoder", type=Path, help="folder of the pretrained decoder (docs/models.md)")
+    parser.add_argument("--small-preset", default="small", help="size of the large system; mini for a rehearsal")
+    return parser
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = shared_arguments((__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for everything")
+    parser.add_argument("--data", nargs="*", default=[], metavar="DEPTH=DIR", help="folders of worlds by depth")
+    parser.add_argument("--stage", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--ablations", nargs="*", default=list(ABLATIONS), choices=list(ABLATIONS))
+    parser.add_argument("--small-steps", type=int, default=2000)
+    parser.add_argument("--small-batch", type=int, default=32)
+    parser.add_argument("--small-seeds", type=int, default=1)
+    parser.add_argument("--small-systems", nargs="*", default=list(SMALL), choices=list(SMALL))
+    parser.add_argument("--small-set", action="append", default=[], dest="small_overrides", metavar="KEY=VALUE")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the result")
     parser.add_argument("--figures", type=Path, default=Path(__file__).parents[1] / "docs/figures")
     options = parser.parse_args()
@@ -321,7 +342,8 @@ def main() -> None:
         raise InputError(
             "--decoder: the stage `small` starts from a pretrained decoder; expected its folder, found none"
         )
-    for stage in (name for name in STAGES if name in options.stage and name != "report"):
+    first = next((name for name in TRAININGS if name in options.stage), None)
+    for stage in (name for name in STAGES[:-1] if name in options.stage and (name not in TRAININGS or name == first)):
         for depth in options.data or worlds_20k_report.depths_in(options.out):
             do_stage(stage, depth, options, console)
     if "report" in options.stage:

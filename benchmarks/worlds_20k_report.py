@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rich.console import Console
 import worlds_20k_figures
 from astrobio.batch import MODALITIES, WORLD_STATES
 from astrobio.errors import InputError
-from astrobio.evaluation.baselines import late_fusion
+from astrobio.evaluation.baselines import LateFusion, late_fusion
 from astrobio.evaluation.calibrate import expert_parts, fit_expert_scales
 from astrobio.evaluation.metrics import (
     area_under_roc,
@@ -95,17 +95,22 @@ class Depth:
             found[name] = {split: np.stack([one[split] for one in each]) for split in each[0]}
         if all(name in self.runs for name in MODALITIES):
             common = sorted(set.intersection(*(set(self.runs[name]) for name in MODALITIES)))
-            fused = [self._fused(seed) for seed in common]
-            found["late_fusion"] = {"test": np.stack(fused)}
+            found["late_fusion"] = {"test": np.stack([self._fused(seed).probabilities for seed in common])}
         for path in sorted((self.folder / "predictions").glob(f"{TREES}*.npz")):
             found[path.stem] = {split: value[None].astype(np.float64) for split, value in np.load(path).items()}
         return found
 
-    def _fused(self, seed: int) -> np.ndarray:
+    @cached_property
+    def fusions(self) -> list[str]:
+        """The way of fusing late that each seed's validation split preferred."""
+        return [self._fused(seed).method for seed in sorted(self.runs[MODALITIES[0]])]
+
+    @cache  # noqa: B019  # few of them, and the process is short
+    def _fused(self, seed: int) -> LateFusion:
         validation, test = (
             {name: self.runs[name][seed][split] for name in MODALITIES} for split in ("validation", "test")
         )
-        return late_fusion(validation, test, trials=3, seed=seed).probabilities
+        return late_fusion(validation, test, trials=3, seed=seed)
 
     def labels(self, split: str = "test") -> np.ndarray:
         """[N] true states."""
@@ -114,6 +119,16 @@ class Depth:
     def groups(self, split: str = "test") -> np.ndarray:
         """[N] host stars."""
         return self.worlds[f"{split}.groups"]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Worlds of every split that was answered."""
+        return {split: len(self.labels(split)) for split in self.splits}
+
+    @property
+    def stars_in_test(self) -> int:
+        """Host stars that the test split's worlds share."""
+        return len(np.unique(self.groups()))
 
     @property
     def headline(self) -> str:
@@ -163,8 +178,8 @@ def of_depth(depth: Depth) -> dict[str, Any]:
     return {
         "headline": best,
         "observation": read_json(depth.folder / "data.json") if (depth.folder / "data.json").is_file() else None,
-        "worlds": {split: len(depth.labels(split)) for split in depth.splits},
-        "stars_in_test": len(np.unique(depth.groups())),
+        "worlds": depth.sizes,
+        "stars_in_test": depth.stars_in_test,
         "systems": {name: score(depth, name) for name in names},
         "difference": {name: difference(depth, best, name) for name in names if name != best},
         "ablations": {name: difference(depth, "unified", name) for name in ablated if "unified" in names},

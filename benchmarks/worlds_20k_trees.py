@@ -75,11 +75,11 @@ def truth_of(sample: Sample) -> dict[str, float]:
     return {name: float(v) for name, v in values.items() if name not in UNFIT and isinstance(v, int | float)}
 
 
-def fit_views(features: Path, folder: Path, trials: int, console: Console) -> None:
-    """Boosted trees on every view; probabilities of all other splits into `folder/trees-VIEW.npz`, kept if there."""
+def fit_views(features: Path, folder: Path, trials: int, console: Console, views: Sequence[str] = VIEWS) -> None:
+    """Boosted trees on views; probabilities of all other splits into `folder/trees-VIEW.npz`, kept if there."""
     arrays = read_tables(features)
     columns = {name: slice(*ends) for name, ends in json.loads((features / "columns.json").read_text()).items()}
-    for view in VIEWS:
+    for view in views:
         path = folder / f"trees-{view}.npz"
         if path.is_file():
             continue

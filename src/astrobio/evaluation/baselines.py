@@ -48,10 +48,10 @@ class Tuned(NamedTuple):
 
 def isolated_config(config: RunConfig, modality: str) -> RunConfig:
     """The same system and training, shown one modality only, which is never dropped."""
-    return shown_only(replace(config, training=replace(config.training, modality_dropout=0.0)), (modality,))
+    return restricted_to(replace(config, training=replace(config.training, modality_dropout=0.0)), (modality,))
 
 
-def shown_only(config: RunConfig, modalities: tuple[str, ...]) -> RunConfig:
+def restricted_to(config: RunConfig, modalities: tuple[str, ...]) -> RunConfig:
     """The same system and training, shown some modalities only; encoders and losses that would idle are left out."""
     return replace(
         config,

@@ -28,7 +28,6 @@ import numpy as np
 from astrobio import units
 from astrobio.batch import CLIMATE_VARIABLES, WORLD_STATES, ClimateCube
 from astrobio.errors import InputError
-from astrobio.formats.climate import read_climate, write_climate
 from astrobio.worlds import stars
 from astrobio.worlds.contamination import draw_surface
 from astrobio.worlds.haze import draw_haze
@@ -271,6 +270,8 @@ def _climates(folder: Path) -> list[Path]:
 
 
 def _read_run(path: Path) -> GcmRun:
+    from astrobio.formats.climate import read_climate  # here: xarray takes half a second, and most builds have no runs
+
     about = path.with_suffix(".json")
     found = read_about(about)
     parameters = RunParameters.from_dict(found.get("parameters"), str(about))
@@ -298,6 +299,8 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def write_run(run: GcmRun, folder: Path) -> Path:
     """Write a run, the climate before its JSON, each whole or not at all; returns the path of the climate."""
+    from astrobio.formats.climate import write_climate
+
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.name}.nc"
     write_climate(run.cube, path)
