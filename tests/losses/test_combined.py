@@ -59,7 +59,7 @@ def test_energy_uses_watts(sample_factory: Callable[..., Sample], collator: Coll
     """Perfect diagnostics leave only the gap between the cube's own net and itself: nothing."""
     batch = collator([sample_factory(1), sample_factory(2)])
     outputs = UnifiedMultiModalSystem(preset("mini")).eval()(batch)
-    outputs.climate.diagnostics = batch.physics[:, :3]
+    outputs = outputs._replace(climate=outputs.climate._replace(diagnostics=batch.physics[:, :3]))
     loss = compute_multimodal_loss(outputs, batch)
     assert loss.parts["energy"].item() < 1e-6
     assert loss.parts["diagnostics"].item() == 0.0

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from astrobio.batch import INHABITED_STATES, MODALITIES, WORLD_STATES, Collator, MultiModalBatch, Sample
 from astrobio.losses import LossWeights, compute_multimodal_loss, needed
@@ -130,3 +131,15 @@ def test_idle_encoders_change_neither_answers_nor_loss(
     for name, part in idle.items():
         reached = any(p.grad is not None for p in alone.get_submodule(part).parameters())
         assert reached == (name == modality), name
+
+
+def test_sharding_finds_every_output_that_carries_gradient(
+    system: UnifiedMultiModalSystem, batch: MultiModalBatch
+) -> None:
+    """FSDP2 of PyTorch 2.11 gathers a part's weights for the backward where it sees the part's outputs: in tuples."""
+    outputs = system.train()(batch)
+    found = {id(leaf) for leaf in tree_leaves(outputs)}
+    wanted = {name: getattr(outputs, name) for name in ("state_logits", "physics", "token_nll", "hidden")}
+    wanted |= {"diagnostics": outputs.climate.diagnostics, "fluxes": outputs.metabolism.fluxes}
+    wanted |= dict(outputs.embeddings)
+    assert {name for name, value in wanted.items() if id(value) not in found} == set()

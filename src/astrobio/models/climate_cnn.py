@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,8 +42,7 @@ class ClimateCNNConfig:
     heads: int
 
 
-@dataclass
-class ClimateOutputs:
+class ClimateOutputs(NamedTuple):
     """Climate tokens [B, Q + 1, C] (the last is the area mean) and diagnostics.
 
     `diagnostics` [B, 3] are normalised Ts, ASR and OLR, guessed while those fields were hidden;

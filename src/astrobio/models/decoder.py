@@ -7,6 +7,7 @@ V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,8 +50,7 @@ class DecoderConfig:
         return tuple(range(self.bridge_every - 1, self.layers, self.bridge_every))
 
 
-@dataclass
-class DecoderOutputs:
+class DecoderOutputs(NamedTuple):
     """Hidden states after the last norm, and of the text alone (before the first bridge), both [B, S, D]."""
 
     hidden: Float[Tensor, "B S D"]

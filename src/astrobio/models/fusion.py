@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -35,8 +36,7 @@ class FusionConfig:
     text_width: int
 
 
-@dataclass
-class FusionOutputs:
+class FusionOutputs(NamedTuple):
     """State logits [B, 6], those of each modality alone [B, 4, 6] (0 where absent), physics [B, K] (normalised),
     weights [B, 4], unit embeddings {modality: [B, A]}."""
 

@@ -7,6 +7,7 @@ E edge width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -45,8 +46,7 @@ class MetabolicVAEConfig:
     edge_width: int
 
 
-@dataclass
-class MetabolismOutputs:
+class MetabolismOutputs(NamedTuple):
     """What the autoencoder says of a batch of graphs.
 
     Args:

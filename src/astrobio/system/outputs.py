@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,9 +15,8 @@ from astrobio.models.metabolic_vae import MetabolismOutputs
 __all__ = ["DIAGNOSTICS", "SystemOutputs"]
 
 
-@dataclass
-class SystemOutputs:
-    """Outputs of one forward pass.
+class SystemOutputs(NamedTuple):
+    """Outputs of one forward pass: a tuple, in which FSDP2 finds the tensors that its hooks belong on.
 
     Args:
         state_logits: [B, 6] over `WORLD_STATES`.

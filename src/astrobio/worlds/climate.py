@@ -131,8 +131,9 @@ def cube_from_clero(outputs: dict[str, np.ndarray], scenario: Scenario) -> Clima
     fields = {name: outputs[key][:, None].astype(np.float32) for name, key in SURFACE_NAMES.items()}
     for name, key in zip(LEVEL_VARIABLES, LEVEL_NAMES, strict=True):
         fields[name] = np.stack([outputs[f"{key}_{level}"] for level in range(LEVELS)], axis=1).astype(np.float32)
-    outgoing = "toa_outgoing_longwave_flux"
+    outgoing, absorbed = "toa_outgoing_longwave_flux", "toa_net_downward_shortwave_flux"
     fields[outgoing] = np.maximum(fields[outgoing], OLR_FLOOR)
+    fields[absorbed] = np.maximum(fields[absorbed], 0.0)  # three of 32,000 worlds had cells that shone
     cloud = "cloud_area_fraction_in_atmosphere_layer"
     levels = pressure_levels(scenario.pressure)
     saturation = saturation_humidity(fields["air_temperature"], levels[:, None, None], scenario)
