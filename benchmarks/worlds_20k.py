@@ -230,20 +230,20 @@ def run_jobs(jobs: Sequence[Job], processes: int, console: Console) -> None:
         for job in jobs:
             console.print(do(job), highlight=False)
         return
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
     context = multiprocessing.get_context("spawn")
     turns = context.Queue()
     for number in range(processes):
-        turns.put(gpus[number % len(gpus)] if gpus else "")
+        turns.put(number)
     with ProcessPoolExecutor(processes, mp_context=context, initializer=take_gpu, initargs=(turns,)) as pool:
         for done in as_completed([pool.submit(do, job) for job in jobs]):
             console.print(done.result(), highlight=False)
 
 
-def take_gpu(turns: Queue[str]) -> None:
-    """Let this process see one GPU, the next in turn; before anything of CUDA is started here."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = turns.get()
+def take_gpu(turns: Queue[int]) -> None:
+    """Make the next GPU in turn the one that this process means by `cuda`."""
+    number = turns.get()
+    if torch.cuda.device_count():
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def prepare(folder: Path, data: Path, options: argparse.Namespace, console: Console) -> None:

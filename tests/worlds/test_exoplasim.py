@@ -80,6 +80,14 @@ def test_a_climate_has_settled_once_it_neither_drifts_nor_has_a_residual_beyond_
     assert not settled(thickening[:1], settings)
 
 
+def test_a_climate_that_swings_has_settled_once_ten_years_show_no_trend():
+    settings = RunSettings()
+    swinging = [year(280.0 + 0.7 * (-1) ** n) for n in range(11)]
+    assert settled(swinging, settings) and not settled(swinging[1:], settings)
+    assert not settled([year(280.0 + 0.7 * (-1) ** n - 0.5 * n) for n in range(11)], settings), "it cools"
+    assert not settled([replace(each, absorbed=each.absorbed + 2.0) for each in swinging], settings), "it warms"
+
+
 def test_a_run_ends_when_settled_and_an_interrupted_one_goes_on_where_it_stood(
     spec: RunSpec, model: list[int], monkeypatch: pytest.MonkeyPatch
 ):

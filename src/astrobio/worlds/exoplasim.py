@@ -37,6 +37,7 @@ EXECUTABLE = "most_plasim_t21_l10_p1.x"
 VARIABLES = ["ts", "rst", "rlut", "ps", "sit", "ta", "hus", "cl", "ua", "va", "flpr"]
 DAYS = 360  # of a model year
 STEP = 45  # minutes
+SWING = 10  # years in which a climate that never stands still must show no trend
 ICE_HEAT = 917.0 * 3.337e5  # J/m³ that freezing water releases
 GAS_CONSTANT = 8314.46261815324  # J/(kmol K), as ExoPlaSim takes it
 MASSES = {"N2": 28.0134, "CO2": 44.01}  # g/mol, as ExoPlaSim takes them
@@ -51,7 +52,8 @@ class RunSettings:
     Args:
         years: at most. balance: W/m²; a climate is settled once absorbed less emitted radiation, apart from the heat
             that growing sea ice releases, is smaller and the means of the last `steady` years lie within `drift` K: a
-            single still year may be a halt on the way to a colder climate.
+            single still year may be a halt on the way to a colder climate. One that swings from year to year is settled
+            once ten years are in balance and show no trend.
         fewest: years before a climate counts as settled. minutes: that a model year may take.
     """
 
@@ -120,7 +122,19 @@ def settled(years: Sequence[Year], settings: RunSettings) -> bool:
         return False
     last = [year.temperature for year in years[-settings.steady :]]
     still = max(last) - min(last) <= settings.drift
-    return still and abs(years[-1].residual + ice_heat(years)) <= settings.balance
+    return (still and abs(years[-1].residual + ice_heat(years)) <= settings.balance) or _swings(years, settings)
+
+
+def _swings(years: Sequence[Year], settings: RunSettings) -> bool:
+    """Whether the last `SWING` years are in balance as a whole and their trend is no more than twice its error."""
+    if len(years) <= SWING:
+        return False
+    span = np.arange(SWING)
+    found = np.array([year.temperature for year in years[-SWING:]])
+    (slope, _), cover = np.polyfit(span, found, 1, cov=True)
+    heat = (years[-1].ice - years[-1 - SWING].ice) * ICE_HEAT / (SWING * DAYS * 86400.0)
+    balance = np.mean([year.residual for year in years[-SWING:]]) + heat
+    return bool(abs(slope) <= 2.0 * np.sqrt(cover[0, 0]) and abs(balance) <= settings.balance)
 
 
 def read_specs(path: Path) -> list[RunSpec]:
