@@ -18,8 +18,9 @@ kill           the last rank kills itself after a checkpoint; torchrun starts al
 reshard        a checkpoint of several ranks continued by one, and the other way round
 reshard_full   the first of these with `--preset` (70 GB on disk); only when named
 
-The learning rate rises to `--lr` over `--warmup` steps. It is small: at 1e-5 the system learns the four random batches by
-heart within 20 steps, and on the way any rounding difference, also that of a second run on one card, grows beyond 1e-3.
+The learning rate rises to `--lr` over `--warmup` steps. It is small: at 1e-5 the system learns the four random batches
+by heart within 20 steps, and on the way any rounding difference, also that of a second run on one card, grows beyond
+1e-3.
 On cards that cannot hold the gradients of the whole system, launches on one rank say so and are skipped.
 """
 
@@ -61,6 +62,7 @@ def launch(o: Namespace, name: str, ranks: int, flags: list[str], restarts: int 
     command += [str(WORKER), "--result", str(result), "--device", o.device, "--lr", str(o.lr)]
     command += ["--warmup", str(o.warmup), "--accumulation", str(o.accumulation)]
     command += ["--activation-gib", str(o.activation_gib)] if o.activation_gib is not None else []
+    command += ["--gather", o.gather] if o.gather and "--offload" not in flags else []
     command += ["--small"] if o.device == "cpu" else []
     print(f"{name}: {ranks} ranks, at most {o.limit:.0f} s", flush=True)
     began = time.perf_counter()
@@ -275,6 +277,7 @@ def options() -> Namespace:
     out.add_argument("--survive-preset", default=None, help="[medium, on CPUs mini]")
     out.add_argument("--accumulation", type=int, default=None, help="of `speed` [32, on CPUs 4]")
     out.add_argument("--activation-gib", type=float, default=None, help="in place of the plan's, on every rank")
+    out.add_argument("--gather", choices=("block", "step"), default=None, help="in place of the plan's")
     out.add_argument("--steps", type=int, default=20, help="of `equal`")
     out.add_argument("--fp8-steps", type=int, default=2, help="of `equal` in 8-bit floating point")
     out.add_argument("--speed-steps", type=int, default=1)

@@ -43,3 +43,15 @@ def test_low_precision_products_are_reduced_in_float32() -> None:
     exact = cross_entropy(hidden.float() @ weight.float().T, targets, reduction="none", ignore_index=IGNORED)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, exact, rtol=0.02, atol=0.05)
+
+
+def test_a_known_number_of_targets_changes_nothing() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(30, 8), torch.randn(11, 8)
+    targets = torch.randint(0, 11, (30,))
+    targets[torch.rand(30) < 0.5] = IGNORED
+    expected = linear_cross_entropy(hidden, weight, targets, chunk=4)
+    count = int((targets != IGNORED).sum())
+    assert torch.equal(linear_cross_entropy(hidden, weight, targets, chunk=4, count=count), expected)
+    none = torch.full_like(targets, IGNORED)
+    assert torch.equal(linear_cross_entropy(hidden, weight, none, count=0), torch.zeros(30))

@@ -22,13 +22,13 @@ from astrobio.errors import InputError
 from astrobio.system.presets import preset
 from astrobio.system.unified import UnifiedMultiModalSystem
 from astrobio.training import loop
-from astrobio.training.activations import BatchShape, block_costs, blocks_of, recomputed_blocks
+from astrobio.training.activations import BatchShape, block_costs, blocks_of, gathered_blocks, recomputed_blocks
 from astrobio.training.config import RunConfig, TrainingConfig
 from astrobio.training.execution import ExecutionConfig
 from astrobio.training.parallel import check_execution, choose_recomputed, empty_system, prepare, sum_type, transform
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
-train = runpy.run_path(str(SCRIPT))["train"]
+train, steps = (runpy.run_path(str(SCRIPT))[name] for name in ("train", "steps"))
 PLAIN = "ExecutionConfig(optimizer='adamw8bit')"
 RECOMPUTED = "ExecutionConfig(optimizer='adamw8bit', activation_gib=0.0)"
 OFFLOADED = "ExecutionConfig(optimizer='adamw8bit', offload=True)"
@@ -63,6 +63,8 @@ def _run(folder: Path, execution: str = PLAIN, mode: str = "start") -> list:
 
 def _alone(folder: Path, execution: str = PLAIN, mode: str = "start") -> list:
     """This process on all batches."""
+    if mode == "steps":
+        return steps(folder, eval(execution, {"ExecutionConfig": ExecutionConfig}))
     return train(folder, eval(execution, {"ExecutionConfig": ExecutionConfig}), resume=mode == "resume")
 
 
@@ -108,6 +110,46 @@ def test_two_ranks_equal_one_in_any_execution(whole: tuple[Path, list], executio
     _assert_same(_run(folder, execution), alone)
 
 
+def _assert_same_steps(found: list, expected: list, tolerance: float = 0.0) -> None:
+    """What `steps` of `two_ranks.py` said: of four steps, and between the second and the third of each part."""
+    for one, other in zip(found, expected, strict=True):
+        if isinstance(other, tuple):
+            assert one[:2] == pytest.approx(other[:2], rel=tolerance, nan_ok=True)
+            assert one[2].partition(" in worlds")[0] == other[2].partition(" in worlds")[0]
+        elif isinstance(other, dict):
+            assert one == pytest.approx(other, rel=10 * tolerance)
+        else:
+            assert one == other
+    assert "retrieval) in worlds w0" in found[4][2]
+    losses = [found[place][0] for place in (0, 1, 5)]
+    assert losses[2] < 0.9 * losses[0] and losses[1] != losses[0], "a step sees what the one before it learned"
+
+
+def test_weights_gathered_once_a_step_are_those_of_every_step(whole: tuple[Path, list]) -> None:
+    folder, _ = whole
+    once = _run(folder, "ExecutionConfig(optimizer='adamw8bit', gather='step')", mode="steps")
+    _assert_same_steps(once, _alone(folder, mode="steps"), 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "execution",
+    [
+        "{}",
+        "optimizer='adamw8bit', weights='bf16', gradients='stochastic', {}",
+        "optimizer='adamw8bit', gradients='host', activation_gib=0.0, {}",
+        "optimizer='adamw8bit', shards=1, {}",
+    ],
+)
+def test_gathering_once_a_step_changes_no_bit(whole: tuple[Path, list], execution: str) -> None:
+    folder, _ = whole
+    once, each = (
+        _run(folder, f"ExecutionConfig({execution.format(kind)})", mode="steps")
+        for kind in ("gather='step'", "gather='block'")
+    )
+    _assert_same_steps(once, each)
+
+
 @pytest.mark.slow
 def test_a_checkpoint_moves_between_one_rank_and_two(whole: tuple[Path, list]) -> None:
     folder, _ = whole
@@ -125,6 +167,15 @@ def test_blocks_cover_every_part() -> None:
     for part in ("spectrum_encoder", "climate_cnn", "metabolic_vae", "decoder", "fusion"):
         assert any(name.startswith(part) for name in names)
     assert not any(name.startswith(f"{other}.") for name in names for other in names)
+
+
+def test_small_blocks_are_gathered_with_their_part() -> None:
+    system = empty_system(preset("full_16_8b"), torch.bfloat16)
+    apart = gathered_blocks(system)
+    starts = {name.rpartition(".")[0] for name in apart}
+    assert starts == {"climate_cnn.stages.2", "metabolic_vae.core", "decoder.model.layers", "climate_cnn.halves"}
+    small = {name: block for name, block in blocks_of(system).items() if name not in apart}
+    assert sum(p.numel() for block in small.values() for p in block.parameters()) < 0.03 * 17.1e9
 
 
 def test_the_memory_budget_decides_what_is_recomputed() -> None:
@@ -207,6 +258,7 @@ def test_contradictions_are_refused(options: dict, message: str) -> None:
         ({"gradients": "backward"}, 2, "would leave 1 of 2 ranks idle; expected keep, stochastic or host"),
         ({"gradients": "stochastic", "offload": True}, 2, "set execution.gradients=keep, found stochastic"),
         ({"gradients": "keep", "offload": True}, 1, "set execution.gradients=backward, found keep"),
+        ({"gather": "step", "offload": True}, 2, "set execution.gather=block, found step"),
         ({"shards": 3}, 4, "a divisor of the 4 ranks, found 3"),
     ],
 )

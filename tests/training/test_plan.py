@@ -70,6 +70,14 @@ def test_more_cards_need_less_memory_and_time_each() -> None:
     assert one.days == pytest.approx(1e9 / one.tokens_per_second / 86400)
 
 
+def test_weights_are_gathered_once_a_step_where_that_is_faster_and_fits() -> None:
+    roomy, tight = (make_plan(FULL, gpu, 2, accumulation=16) for gpu in ("h200", "h100-80"))
+    assert roomy.execution["gather"] == "step" and tight.execution["gather"] == "block"
+    assert roomy.bytes["unsharded"] > 2.0 * roomy.parameters["total"] > 5 * tight.bytes["unsharded"]
+    one = make_plan(FULL, "h200", 1, accumulation=16)
+    assert one.execution["gather"] == "block" and "unsharded" not in one.bytes
+
+
 def test_what_fits_nowhere_is_said_with_the_gap() -> None:
     found = make_plan(FULL, "a5000-24", host_bytes=16e9)
     assert not found.fits

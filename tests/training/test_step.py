@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from traceback import extract_stack
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from astrobio.batch import Collator, MultiModalBatch, Sample
+from astrobio.batch import Collator, MultiModalBatch, Sample, note_sizes
 from astrobio.losses.combined import LossWeights
 from astrobio.system import SystemConfig, UnifiedMultiModalSystem
-from astrobio.training.gradients import KeptGradients
-from astrobio.training.step import gradient_norms, norms_by_part, train_step
+from astrobio.training.eight_bit import AdamW8bit
+from astrobio.training.gradients import KeptGradients, StepInBackward
+from astrobio.training.step import forward_loss, global_counts, gradient_norms, norms_by_part, train_step
 
 # InfoNCE compares the worlds of one forward pass, so it depends on the cut; links draw their negative pairs at random.
 COMPARABLE = LossWeights(alignment=0.0, graph_vae=0.0)
@@ -26,6 +29,20 @@ class Recorded(KeptGradients):
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
         return torch.ones(())
+
+
+class Asked(TorchDispatchMode):
+    """Our lines that would make the host wait for a device: values read back, sizes by values, constants sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func)
+        if any(mark in name for mark in ("local_scalar", "nonzero", "masked_select", "unique", "lift_fresh")):
+            self.found.add(next(f.line or "" for f in reversed(extract_stack()) if "src/astrobio" in f.filename))
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -73,6 +90,35 @@ def test_non_finite_loss_leaves_the_weights_alone(system: UnifiedMultiModalSyste
     assert "not finite" in result.skipped and "retrieval" in result.skipped and batch.world_ids[0] in result.skipped
     assert all(torch.equal(before[name], value) for name, value in system.state_dict().items())
     assert all(p.grad is None for p in system.parameters())
+
+
+def test_non_finite_loss_is_seen_before_a_backward_that_updates(
+    system: UnifiedMultiModalSystem, batch: MultiModalBatch
+):
+    broken = copy.copy(batch)
+    broken.physics = batch.physics * float("nan")
+    before = copy.deepcopy(system.state_dict())
+    policy = StepInBackward(AdamW8bit(system.parameters(), lr=0.1), 1.0)
+    assert "retrieval" in train_step(system, policy, [broken], LossWeights(), "fp32").skipped
+    assert all(torch.equal(before[name], value) for name, value in system.state_dict().items())
+    assert not train_step(system, policy, [batch], LossWeights(), "fp32").skipped
+    assert any(not torch.equal(before[name], value) for name, value in system.state_dict().items())
+
+
+def test_a_pass_over_a_batch_of_known_sizes_never_waits_for_the_device(
+    system: UnifiedMultiModalSystem, batch: MultiModalBatch
+):
+    counts = global_counts([batch])
+    expected = forward_loss(system, batch, LossWeights(), counts, "fp32")[1].total
+    note_sizes([batch])
+    with Asked() as asked:
+        loss = forward_loss(system, batch, LossWeights(), counts, "fp32")[1].total
+        global_counts([batch])
+        loss.backward()
+    # One-hot codes check their range on CPUs only, and a number given to a slice is filled in by the device.
+    assert {line for line in asked.found if "one_hot(" not in line and not line.endswith("] = 0.0")} == set()
+    assert torch.equal(loss, expected)
+    assert replace(batch, labels=batch.labels).sizes is None, "a copy may have other labels"
 
 
 def test_non_finite_gradient_leaves_the_weights_alone(system: UnifiedMultiModalSystem, batch: MultiModalBatch):

@@ -1,26 +1,29 @@
 """What two gloo ranks run for `test_parallel.py`: the same steps as one process, on half of the worlds each.
 
-    python two_ranks.py FOLDER EXECUTION start|resume, under RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+    python two_ranks.py FOLDER EXECUTION start|resume|steps, under RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
-FOLDER holds `case.pt`: the system's configuration and weights, and the batches of each rank.
+FOLDER holds `case.pt`: the system's configuration and weights, and the batches of each rank. `steps` takes four, looks
+at every part's gradient and at a pass without one in between, and skips the third, whose loss is not finite.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from astrobio.losses.combined import LossWeights
+from astrobio.training import activations
 from astrobio.training.activations import BatchShape
 from astrobio.training.checkpoint import restore_checkpoint, save_checkpoint
 from astrobio.training.config import TrainingConfig
 from astrobio.training.execution import ExecutionConfig
 from astrobio.training.parallel import prepare
 from astrobio.training.ranks import join_ranks, leave_ranks, rank, world_size
-from astrobio.training.step import train_step
+from astrobio.training.step import forward_loss, gradient_norms, norms_by_part, train_step
 
 TRAINING = TrainingConfig(lr=1e-3, warmup_steps=0, clip=1.0)
 STEPS = 2
@@ -47,10 +50,38 @@ def train(folder: Path, execution: ExecutionConfig, resume: bool) -> list[tuple[
     return losses
 
 
+def steps(folder: Path, execution: ExecutionConfig) -> list[Any]:
+    """What four steps say, with everything that may happen between two of them."""
+    device = join_ranks(torch.device("cpu"))
+    case: dict[str, Any] = torch.load(folder / "case.pt", weights_only=False)
+    prepared = prepare(
+        case["config"], execution, TRAINING, device, BatchShape(),
+        load=lambda system: system.load_state_dict(case["weights"]) and None,
+    )  # fmt: skip
+    system, policy, weights = prepared.system.eval(), prepared.policy, LossWeights(alignment=0.0)
+    batches = case["batches"][rank()] if world_size() > 1 else [b for ranks in case["batches"] for b in ranks]
+    out = []
+    for step in range(4):
+        bad = [replace(b, physics=b.physics * float("nan")) for b in batches] if step == 2 else batches
+        result = train_step(system, policy, bad, weights, "fp32")
+        out.append((result.losses["total"], result.gradient_norm, result.skipped))
+        if step == 1:
+            out.append(norms_by_part(system, policy))
+            own = batches[0]  # two ranks measure that of both together: only the names can be compared with one's
+            norms = gradient_norms(system, policy, own, weights, "fp32")
+            assert norms["classification"]["decoder"] > 0.0, "the gradients of whole weights are elsewhere"
+            out.append(set(norms))
+            with torch.no_grad():
+                forward_loss(system, own, weights, None, "fp32")
+            prepared.save_barrier()
+    return out
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    activations.SMALLEST_GROUP = 20_000  # the smallest system has blocks on both sides of it
     where, what = Path(sys.argv[1]), eval(sys.argv[2], {"ExecutionConfig": ExecutionConfig})
-    found = train(where, what, resume=sys.argv[3] == "resume")
+    found = steps(where, what) if sys.argv[3] == "steps" else train(where, what, resume=sys.argv[3] == "resume")
     if rank() == 0:
         torch.save(found, where / "losses.pt")
     leave_ranks()

@@ -26,12 +26,13 @@ from astrobio.batch.sample import (
 from astrobio.batch.statistics import Statistics
 
 if TYPE_CHECKING:
-    from astrobio.batch.batch import IGNORED, MultiModalBatch
+    from astrobio.batch.batch import IGNORED, MultiModalBatch, note_sizes
     from astrobio.batch.collate import Collator, Tokenizer, multimodal_collate_fn
 
 _LATER = {
     "IGNORED": "batch",
     "MultiModalBatch": "batch",
+    "note_sizes": "batch",
     "Collator": "collate",
     "Tokenizer": "collate",
     "multimodal_collate_fn": "collate",
@@ -59,6 +60,7 @@ __all__ = [
     "Statistics",
     "Tokenizer",
     "multimodal_collate_fn",
+    "note_sizes",
 ]
 
 

@@ -6,7 +6,9 @@ X longitudes, K physics targets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +20,13 @@ from astrobio.errors import InputError
 
 GROWTH_SCALE = (288.0, 15.0)  # K: middle and spread of temperatures at which organisms grow
 IGNORED = -100  # label of positions and worlds that carry no target (PyTorch's default ignore_index)
+
+
+class Sizes(NamedTuple):
+    """What a forward pass must know on the host: nodes of the largest graph, text positions that predict a label."""
+
+    nodes: int
+    targets: int
 
 
 @dataclass
@@ -44,6 +53,8 @@ class MultiModalBatch:
             where unknown, see `habitat_mask` [B]).
         growth: [B] the candidate organism's growth temperature on the same scale, with `growth_mask` [B].
         world_ids: B identifiers.
+
+    `sizes` is what `note_sizes` found, None before; a copy by `replace` or `to` forgets it.
     """
 
     input_ids: Int[Tensor, "B S"]
@@ -77,6 +88,7 @@ class MultiModalBatch:
     world_ids: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        self.sizes: Sizes | None = None
         size = self.input_ids.shape[0]
         for name in ("attention_mask", "context_mask", "lm_labels"):
             self._check(name, tuple(self.input_ids.shape))
@@ -114,3 +126,14 @@ class MultiModalBatch:
             value = getattr(self, item.name)
             pinned[item.name] = value if isinstance(value, tuple) else value.pin_memory()
         return MultiModalBatch(**pinned)
+
+
+def note_sizes(batches: Sequence[MultiModalBatch]) -> None:
+    """Fill `sizes` of all batches in one transfer, so that no forward pass has to wait for its device."""
+    unknown = [batch for batch in batches if batch.sizes is None]
+    counts = []
+    for batch in unknown:
+        graph: Any = batch.graph  # no static type knows its fields
+        counts.append(torch.stack([graph.ptr.diff().max(), (batch.lm_labels[:, 1:] != IGNORED).sum()]))
+    for batch, count in zip(unknown, torch.stack(counts).tolist() if counts else [], strict=True):
+        batch.sizes = Sizes(*count)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from astrobio.batch import INHABITED_STATES, MODALITIES, WORLD_STATES
+from astrobio.losses.terms import indices
 
 TEMPERATURE = 0.1  # of the softmax over cosine similarities (SimCLR's, Chen et al. 2020, arXiv:2002.05709)
 PAIRS = tuple(combinations(range(len(MODALITIES)), 2))
@@ -46,8 +47,8 @@ def together(present: Bool[Tensor, "B 4"], labels: Int[Tensor, "B"]) -> Bool[Ten
     for state in INHABITED:
         inhabited |= labels == state
     shown = present.T & torch.stack([torch.ones_like(inhabited)] * METABOLISM + [inhabited])  # [4, B]
-    first, second = zip(*PAIRS, strict=True)
-    return shown[list(first)] & shown[list(second)]
+    first, second = (indices(side, labels.device) for side in zip(*PAIRS, strict=True))
+    return shown[first] & shown[second]
 
 
 def alignment(
@@ -55,8 +56,8 @@ def alignment(
 ) -> Float[Tensor, ""]:
     """Sum of `info_nce` over all pairs of modalities."""
     every = torch.stack([embeddings[name] for name in MODALITIES])  # [4, B, A]
-    first, second = zip(*PAIRS, strict=True)
-    return info_nce(every[list(first)], every[list(second)], together(present, labels))
+    first, second = (indices(side, labels.device) for side in zip(*PAIRS, strict=True))
+    return info_nce(every[first], every[second], together(present, labels))
 
 
 def count_alignment(present: Bool[Tensor, "B 4"], labels: Int[Tensor, "B"]) -> Int[Tensor, ""]:

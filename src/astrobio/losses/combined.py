@@ -122,7 +122,7 @@ def count_targets(batch: MultiModalBatch) -> dict[str, Tensor]:
         "graph_exchange": (graph.exchange_known & metabolism[:, None]).sum(),
         "graph_kl": metabolism.sum(),
         "energy": (batch.toa_net_mask & climate).sum(),
-        "diagnostics": (batch.physics_mask[:, _DIAGNOSED] & climate[:, None]).sum(),
+        "diagnostics": (_diagnosed(batch.physics_mask) & climate[:, None]).sum(),
         "mass_balance": _balanced_compounds(batch).sum(),
         "element_balance": len(physics.BALANCED_ELEMENTS) * (physics.has_external_gas(graph) & metabolism).sum(),
         "thermodynamics": (physics.is_constrained(graph) & alive).sum(),
@@ -132,7 +132,12 @@ def count_targets(batch: MultiModalBatch) -> dict[str, Tensor]:
     return {name: value.float() for name, value in counts.items()}
 
 
-_DIAGNOSED = [PHYSICS_TARGETS.index(name) for name in DIAGNOSTICS]
+_DIAGNOSED = tuple(PHYSICS_TARGETS.index(name) for name in DIAGNOSTICS)
+
+
+def _diagnosed(values: Tensor) -> Tensor:
+    """[B, 3] the columns of [B, K] that the climate network diagnoses."""
+    return values[:, terms.indices(_DIAGNOSED, values.device)]
 
 
 def _graph(batch: MultiModalBatch) -> Any:
@@ -185,16 +190,16 @@ def _graph_kl(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
 
 
 def _energy(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
-    mean, std = batch.physics_mean[:, _DIAGNOSED], batch.physics_std[:, _DIAGNOSED]
+    mean, std = _diagnosed(batch.physics_mean), _diagnosed(batch.physics_std)
     _, asr, olr = (outputs.diagnostics.float() * std + mean).unbind(-1)  # W/m²
     valid = batch.toa_net_mask & batch.present[:, CLIMATE]
     return physics.global_energy(asr, olr, batch.toa_net, outputs.climate.diagnostics_weight * valid)
 
 
 def _diagnostics(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
-    valid = batch.physics_mask[:, _DIAGNOSED] & batch.present[:, CLIMATE, None]
+    valid = _diagnosed(batch.physics_mask) & batch.present[:, CLIMATE, None]
     weight = outputs.climate.diagnostics_weight[:, None] * valid
-    return terms.regression(outputs.diagnostics, batch.physics[:, _DIAGNOSED], weight)
+    return terms.regression(outputs.diagnostics, _diagnosed(batch.physics), weight)
 
 
 def _mass_balance(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:

@@ -5,6 +5,7 @@ Dimension letters: B worlds or graphs, N nodes, M stoichiometric entries, E elem
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from astrobio.batch import ELEMENTS, GASES
 from astrobio.batch.graph import FLUX_SCALE
-from astrobio.losses.terms import masked_sum
+from astrobio.losses.terms import indices, masked_sum
 
 GraphBatch = Any  # a PyG `Batch` of graphs by `astrobio.batch.graph.to_data`, whose fields no static type knows
 ENERGY_SCALE = 10.0  # W/m²; an imbalance that matters beside the few W/m² that real and simulated climates show
@@ -68,10 +69,12 @@ def is_constrained(graph: GraphBatch) -> Bool[Tensor, "N"]:
     return graph.dg_known & ((graph.dg_min > 0) | (graph.dg_max < 0))
 
 
+@cache
 def gas_elements(device: torch.device) -> Float[Tensor, "G E"]:
     """Atoms of `ELEMENTS` in each of `GASES`."""
     rows = [[GAS_FORMULAE[gas].get(element, 0) for element in ELEMENTS] for gas in GASES]
-    return torch.tensor(rows, dtype=torch.float32, device=device)
+    with torch.inference_mode(mode=False):  # gradients may need it later
+        return torch.tensor(rows, dtype=torch.float32, device=device)
 
 
 def external_gases(graph: GraphBatch) -> Bool[Tensor, "N G"]:
@@ -109,8 +112,8 @@ def element_balance(
     inner = participants[reaction] > 1
     terms = torch.where(inner, graph.stoichiometry * to_flux(scaled)[reaction], 0.0)
     released = terms.new_zeros(size).index_add(0, compound, terms)  # [N] mmol/gDW/h
-    columns = [ELEMENTS.index(element) for element in BALANCED_ELEMENTS]
-    gases = gas_elements(species.device)[:, columns]  # [G, E]
+    columns = tuple(ELEMENTS.index(element) for element in BALANCED_ELEMENTS)
+    gases = gas_elements(species.device)[:, indices(columns, species.device)]  # [G, E]
     by_gas = species.new_zeros(exchange.shape).index_add(0, graph.batch, released[:, None] * species)  # [B, G]
     flux = to_flux(exchange)
     gross = (flux.abs() + by_gas.abs()) @ gases

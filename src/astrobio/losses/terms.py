@@ -5,6 +5,8 @@ Dimension letters: B worlds, S text positions, L links, N nodes, Z latent, G gas
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -16,6 +18,13 @@ from astrobio.batch.graph import FLUX_SCALE
 FREE_NATS = (
     0.05  # a latent dimension's information that costs nothing (free bits, Kingma et al. 2016, arXiv:1606.04934)
 )
+
+
+@cache
+def indices(values: tuple[int, ...], device: torch.device) -> Int[Tensor, "n"]:
+    """Constant positions on a device, made once: a list as an index would wait for the device every time."""
+    with torch.inference_mode(mode=False):  # gradients may need it later
+        return torch.tensor(values, device=device)
 
 
 def classification(logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:

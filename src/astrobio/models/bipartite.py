@@ -68,11 +68,14 @@ class _Gather(torch.autograd.Function):
 
 
 def pad_graphs(
-    nodes: Float[Tensor, "N H"], bounds: Int[Tensor, "B1"]
+    nodes: Float[Tensor, "N H"], bounds: Int[Tensor, "B1"], largest: int | None = None
 ) -> tuple[Float[Tensor, "B Q H"], Bool[Tensor, "B Q"]]:
-    """Nodes of each graph as one padded row, and which are real; `bounds` are the B + 1 limits of the graphs."""
+    """Nodes of each graph as one padded row, and which are real; `bounds` are the B + 1 limits of the graphs.
+
+    `largest` is the size of the largest graph, where known; otherwise the host waits for the device to find it.
+    """
     sizes = bounds.diff()
-    column = torch.arange(int(sizes.max()), device=nodes.device)
+    column = torch.arange(int(sizes.max()) if largest is None else largest, device=nodes.device)
     visible = column < sizes[:, None]  # [B, Q]
     index = torch.where(visible, bounds[:-1, None] + column, 0)
     padded = functional.embedding(index, nodes)  # [B, Q, H]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -116,7 +117,7 @@ class Stem(nn.Module):
         surface = len(SURFACE_VARIABLES)
         times = climate.shape[2]
         climate = climate.transpose(1, 2).flatten(0, 1)  # [B·T, V, P, Y, X]
-        x = self.levels(pad_sphere(climate[:, surface:], 1, 1, _wind_sign(climate)))
+        x = self.levels(pad_sphere(climate[:, surface:], 1, 1, _wind_sign(climate.device)))
         x = x + self.surface(pad_sphere(climate[:, :surface, :1], 1, 1))  # one level, seen by all
         place = self.coordinates(coordinates).permute(0, 4, 1, 2, 3).repeat_interleave(times, dim=0)
         missing = (~known).to(x.dtype) @ self.absent  # [B, C]
@@ -224,9 +225,11 @@ class ClimateCNN(nn.Module):
             raise InputError(f"climate grid (level, lat, lon): expected multiples of {unit}, found {found}; regrid it")
 
 
-def _wind_sign(climate: Tensor) -> Float[Tensor, "5"]:
+@cache
+def _wind_sign(device: torch.device) -> Float[Tensor, "5"]:
     """−1 for the components of the wind, 1 for scalars, in the order of `LEVEL_VARIABLES`."""
-    return torch.tensor([-1.0 if name.endswith("_wind") else 1.0 for name in LEVEL_VARIABLES], device=climate.device)
+    with torch.inference_mode(mode=False):  # gradients may need it later
+        return torch.tensor([-1.0 if name.endswith("_wind") else 1.0 for name in LEVEL_VARIABLES], device=device)
 
 
 def time_phase(time_kind: Int[Tensor, "B"], times: int) -> Float[Tensor, "B T 12"]:

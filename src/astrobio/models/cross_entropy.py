@@ -19,14 +19,25 @@ CHUNK = 2048  # tokens; at a vocabulary of 131,072 in bfloat16 one chunk of logi
 
 
 def linear_cross_entropy(
-    hidden: Float[Tensor, "T D"], weight: Float[Tensor, "V D"], targets: Int[Tensor, "T"], *, chunk: int = CHUNK
+    hidden: Float[Tensor, "T D"],
+    weight: Float[Tensor, "V D"],
+    targets: Int[Tensor, "T"],
+    *,
+    chunk: int = CHUNK,
+    count: int | None = None,
 ) -> Float[Tensor, "T"]:
     """Negative log-likelihood of each target under softmax(hidden · weightᵀ), in nats, float32; 0 where ignored.
 
     Tokens whose target is −100 are left out of every product, so a context costs no head. Gradients are exact for any
     weighting of the result, and also exist (as zeros) where no token has a target, so that no rank waits for another.
+
+    Args:
+        count: tokens with a target, where known; otherwise the host waits for the device to count them.
     """
-    kept = (targets != IGNORED).nonzero().squeeze(1)
+    if count is None:
+        kept = (targets != IGNORED).nonzero().squeeze(1)
+    else:
+        kept = (targets == IGNORED).int().argsort(stable=True)[:count]  # those with a target, in order
     nll = _LinearCrossEntropy.apply(hidden.index_select(0, kept), weight, targets.index_select(0, kept), chunk)
     return hidden.new_zeros(hidden.shape[0], dtype=torch.float32).index_copy(0, kept, nll)
 

@@ -155,15 +155,18 @@ class Decoder(nn.Module):
         lm_labels: Int[Tensor, "B S"],
         context: Float[Tensor, "B K C"] | None = None,
         visible: Bool[Tensor, "B K"] | None = None,
+        count: int | None = None,
     ) -> tuple[DecoderOutputs, Float[Tensor, "B N"]]:
-        """Hidden states and −log p of each next token that has a label, 0 elsewhere."""
+        """Hidden states and −log p of each next token that has a label, 0 elsewhere; `count` such tokens, if known."""
         outputs = self.encode(input_ids, context, visible)
-        return outputs, self.token_nll(outputs.hidden, lm_labels)
+        return outputs, self.token_nll(outputs.hidden, lm_labels, count)
 
-    def token_nll(self, hidden: Float[Tensor, "B S D"], lm_labels: Int[Tensor, "B S"]) -> Float[Tensor, "B N"]:
+    def token_nll(
+        self, hidden: Float[Tensor, "B S D"], lm_labels: Int[Tensor, "B S"], count: int | None = None
+    ) -> Float[Tensor, "B N"]:
         """Negative log-likelihood in nats of the token after each position, float32, 0 where ignored."""
         targets = lm_labels[:, 1:]
-        values = linear_cross_entropy(hidden[:, :-1].flatten(0, 1), self.head_weight, targets.flatten())
+        values = linear_cross_entropy(hidden[:, :-1].flatten(0, 1), self.head_weight, targets.flatten(), count=count)
         return values.unflatten(0, targets.shape)  # [B·(S − 1)] → [B, S − 1]
 
     def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:

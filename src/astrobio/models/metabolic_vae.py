@@ -149,11 +149,19 @@ class MetabolicVAE(nn.Module):
         self.decoder = GraphDecoder(config)
 
     def forward(
-        self, graph: GraphBatch, growth: Float[Tensor, "B"], growth_mask: Bool[Tensor, "B"]
+        self,
+        graph: GraphBatch,
+        growth: Float[Tensor, "B"],
+        growth_mask: Bool[Tensor, "B"],
+        largest: int | None = None,
     ) -> MetabolismOutputs:
-        """Encode and decode a batch of graphs made by `astrobio.batch.graph.to_data`, grown at these temperatures."""
+        """Encode and decode a batch of graphs made by `astrobio.batch.graph.to_data`, grown at these temperatures.
+
+        Args:
+            largest: nodes of the largest graph, where known.
+        """
         nodes = self._encode_nodes(graph)
-        tokens = self._pool_nodes(nodes, graph, self._growth(growth, growth_mask))
+        tokens = self._pool_nodes(nodes, graph, self._growth(growth, growth_mask), largest)
         mu, logvar = self.posterior(tokens.mean(1)).chunk(2, dim=-1)
         logvar = LOGVAR_RANGE * torch.tanh(logvar / LOGVAR_RANGE)
         z = mu + torch.randn_like(mu) * (0.5 * logvar).exp() if self.training else mu
@@ -192,9 +200,9 @@ class MetabolicVAE(nn.Module):
         return self.growth((features * known[:, None]).to(self.growth.weight.dtype))
 
     def _pool_nodes(
-        self, nodes: Float[Tensor, "N H"], graph: GraphBatch, growth: Float[Tensor, "B D"]
+        self, nodes: Float[Tensor, "N H"], graph: GraphBatch, growth: Float[Tensor, "B D"], largest: int | None
     ) -> Float[Tensor, "B Q D"]:
-        tokens = self.pool(*pad_graphs(nodes, graph.ptr)) + growth[:, None]
+        tokens = self.pool(*pad_graphs(nodes, graph.ptr, largest)) + growth[:, None]
         for block in self.core:
             tokens = block(tokens)
         return self.norm(tokens)

@@ -78,7 +78,9 @@ class UnifiedMultiModalSystem(nn.Module):
         # 4. Text and the tokens of 1–3, through gated cross-attention → hidden states, token losses.
         tokens = self._project({"spectrum": spectrum, "climate": climate.tokens, "metabolism": metabolism.tokens})
         context, visible = self._decoder_context(tokens, present)
-        text, token_nll = self.decoder(batch.input_ids, batch.lm_labels, context, visible)
+        text, token_nll = self.decoder(
+            batch.input_ids, batch.lm_labels, context, visible, None if batch.sizes is None else batch.sizes.targets
+        )
         # 5. Fusion of all four, of the text's context positions only → state, physics, embeddings, weights.
         tokens = {"text": self.projectors["text"](text.hidden)} | tokens
         shown = {name: torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
@@ -127,7 +129,8 @@ class UnifiedMultiModalSystem(nn.Module):
     def _encode_metabolism(self, batch: MultiModalBatch) -> MetabolismOutputs:
         if "metabolism" not in self.config.encoders:
             return self.metabolic_vae.silent(batch.graph)
-        return self.metabolic_vae(batch.graph, batch.growth, batch.growth_mask)
+        largest = None if batch.sizes is None else batch.sizes.nodes
+        return self.metabolic_vae(batch.graph, batch.growth, batch.growth_mask, largest)
 
     def _project(self, tokens: dict[str, Tensor]) -> dict[str, Float[Tensor, "B K C"]]:
         return {name: self.projectors[name](tokens[name]) for name in OTHERS}

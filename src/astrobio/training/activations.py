@@ -23,6 +23,7 @@ from astrobio.system.unified import UnifiedMultiModalSystem
 COMPILED_SHARE = (
     0.39  # of an eager block's kept activations that a compiled one keeps (decoder layer, 133.2 GB on one H200)
 )
+SMALLEST_GROUP = 25_000_000  # weights of a block that ranks gather by itself; each group costs the host a millisecond
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
 
@@ -64,6 +65,12 @@ def blocks_of(system: nn.Module) -> dict[str, nn.Module]:
             if not isinstance(child, (*CONTAINERS, nn.Linear)):
                 found[f"{name}.{key}"] = child
     return found
+
+
+def gathered_blocks(system: nn.Module) -> dict[str, nn.Module]:
+    """The blocks that sharded ranks gather one by one; smaller ones are gathered with the rest of their part."""
+    sizes = {name: sum(p.numel() for p in block.parameters()) for name, block in blocks_of(system).items()}
+    return {name: block for name, block in blocks_of(system).items() if sizes[name] >= SMALLEST_GROUP}
 
 
 def block_inputs(system: UnifiedMultiModalSystem, shape: BatchShape) -> dict[str, tuple[Any, ...]]:

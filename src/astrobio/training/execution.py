@@ -10,6 +10,7 @@ from astrobio.errors import InputError
 OptimizerKind = Literal["adamw", "adamw8bit"]
 GradientKind = Literal["keep", "stochastic", "backward", "host"]
 WeightType = Literal["fp32", "bf16"]
+GatherKind = Literal["block", "step"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class ExecutionConfig:
         compile: compile block by block.
         activation_gib: memory for what the blocks keep for the backward; the rest is computed again. 0 keeps nothing
             but the blocks' inputs, None keeps everything.
+        gather: where ranks share weights, "block" gathers each block for its forward and again for its backward; "step"
+            gathers once a step and keeps all weights whole until its last backward. One rank needs neither.
         shards: ranks that share one copy of weights, gradients and moments; 0 is all ranks, 1 none.
         offload: keep weights and moments in host memory: streamed block by block on one GPU, by FSDP on several.
     """
@@ -34,6 +37,7 @@ class ExecutionConfig:
     float8: bool = False
     compile: bool = False
     activation_gib: float | None = None
+    gather: GatherKind = "block"
     shards: int = 0
     offload: bool = False
 

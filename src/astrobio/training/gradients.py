@@ -35,10 +35,12 @@ K = TypeVar("K")
 class GradientPolicy(Protocol):
     """What a training step needs: call `begin` before the first micro-batch's backward, `finish` after the last's.
 
-    While `watching` is False, gradients stay on their parameters, to be looked at.
+    While `watching` is False, gradients stay on their parameters, to be looked at. Where `steps_in_backward`, a
+    backward updates weights, so that its loss must be judged before.
     """
 
     watching: bool
+    steps_in_backward: bool
 
     @property
     def norms(self) -> Mapping[nn.Parameter, Tensor]:
@@ -120,6 +122,8 @@ def _draw_seed(optimizer: AdamW8bit, index: int, draws: Counter[int]) -> int:
 class KeptGradients:
     """Gradients stay on their parameters and micro-batches add up there (`.grad`)."""
 
+    steps_in_backward = False
+
     def __init__(self, optimizer: torch.optim.Optimizer, limit: float) -> None:
         self.optimizer, self.limit, self.watching = optimizer, limit, True
         self.norms: dict[nn.Parameter, Tensor] = {}
@@ -156,6 +160,8 @@ class KeptGradients:
 
 class StochasticGradients:
     """Micro-batches add up in bfloat16, each sum rounded at random so that its expected value is exact."""
+
+    steps_in_backward = False
 
     def __init__(self, optimizer: AdamW8bit, limit: float) -> None:
         self.optimizer, self.limit, self.watching = optimizer, limit, True
@@ -206,6 +212,8 @@ class StepInBackward:
         streamer: runs blocks that take their own steps, where weights live in host memory.
     """
 
+    steps_in_backward = True
+
     def __init__(self, optimizer: AdamW8bit, limit: float, streamer: BlockStreamer | None = None) -> None:
         self.optimizer, self.limit, self._streamer, self.watching = optimizer, limit, streamer, True
         streamed = set() if streamer is None else streamer.parameters
@@ -248,6 +256,8 @@ class StepInBackward:
 
 class HostGradients:
     """Micro-batches add up in page-locked host memory; the sum visits the device one tensor at a time."""
+
+    steps_in_backward = False
 
     def __init__(self, optimizer: AdamW8bit, limit: float) -> None:
         self.optimizer, self.limit, self.watching = optimizer, limit, True

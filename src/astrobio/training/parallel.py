@@ -1,8 +1,8 @@
 """The only place that knows of devices, ranks and meshes: a system goes in, one that is ready to train comes out.
 
 Order: 8-bit floating point, recomputation, compilation, sharding (or streaming from host memory). Models know nothing
-of it. Sharding is FSDP2: every block, then every part, then the system; gradients are summed over ranks, because each
-part of the loss is divided by its count of targets over all ranks (`sum_over_ranks`).
+of it. Sharding is FSDP2: every large block, then every part, then the system; gradients are summed over ranks, because
+each part of the loss is divided by its count of targets over all ranks (`sum_over_ranks`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from astrobio.models.float8 import use_float8
 from astrobio.models.initialise import init_parameter, init_weights
 from astrobio.system.config import SystemConfig
 from astrobio.system.unified import UnifiedMultiModalSystem
-from astrobio.training.activations import BatchShape, block_costs, blocks_of, empty_system, recomputed_blocks
+from astrobio.training.activations import (
+    BatchShape,
+    block_costs,
+    blocks_of,
+    empty_system,
+    gathered_blocks,
+    recomputed_blocks,
+)
 from astrobio.training.config import TrainingConfig
 from astrobio.training.eight_bit import AdamW8bit, local
 from astrobio.training.execution import ExecutionConfig
@@ -31,7 +38,7 @@ from astrobio.training.gradients import GradientPolicy, gradient_policy
 from astrobio.training.offload import BlockStreamer, settle, stream_blocks
 from astrobio.training.optim import build_optimizer
 from astrobio.training.plan import require_fit
-from astrobio.training.ranks import shard_place, world_size
+from astrobio.training.ranks import keep_shards_only, shard_place, world_size
 from astrobio.training.start import freeze
 from astrobio.training.step import is_mixed
 
@@ -82,6 +89,11 @@ def check_execution(execution: ExecutionConfig, ranks: int) -> None:
         raise InputError(
             "execution.offload: gradients of sharded weights in host memory add up there; set "
             f"execution.gradients=keep, found {found}"
+        )
+    if ranks > 1 and execution.offload and execution.gather == "step":
+        raise InputError(
+            "execution.offload: weights live in host memory because the GPU cannot hold them whole; set "
+            "execution.gather=block, found step"
         )
     if ranks > 1 and execution.shards and ranks % execution.shards:
         raise InputError(f"execution.shards: expected a divisor of the {ranks} ranks, found {execution.shards}")
@@ -167,13 +179,6 @@ def fill_shards(system: UnifiedMultiModalSystem, home: torch.device, device: tor
     keep_own("absent", system.absent, 1)
 
 
-def keep_shards_only(system: nn.Module) -> None:
-    """Drop whole weights that a pass without a backward left behind."""
-    for module in system.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
-
-
 def choose_recomputed(config: SystemConfig, execution: ExecutionConfig, shape: BatchShape) -> tuple[str, ...]:
     """Names of the blocks whose activations do not fit the budget."""
     if execution.activation_gib is None:
@@ -210,7 +215,9 @@ def make_mesh(device: torch.device, shards: int) -> DeviceMesh:
 
 
 def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: ExecutionConfig, mixed: bool) -> None:
-    """FSDP2 in place: every block, every part, the system.
+    """FSDP2 in place: every large block, every part (with its small blocks), the system.
+
+    With `gather=step` neither forward nor backward drops whole weights: `train_step` does, after its last backward.
 
     Args:
         mixed: gather weights in bf16, in which the forward computes.
@@ -225,9 +232,10 @@ def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: Executio
             reduce_dtype=sum_type(execution, tuple(mesh.shape)) if mixed else None,
             cast_forward_inputs=False,  # the models cast what may lose precision; coordinates and masses may not
         ),
+        "reshard_after_forward": None if execution.gather == "block" else False,
         "offload_policy": in_host_memory if execution.offload else OffloadPolicy(),
     }
-    for block in blocks_of(system).values():
+    for block in gathered_blocks(system).values():
         fully_shard(block, **options)
     for part in (system.spectrum_encoder, system.climate_cnn, system.metabolic_vae, system.decoder, system.fusion):
         fully_shard(part, **options)
@@ -236,6 +244,7 @@ def shard(system: UnifiedMultiModalSystem, mesh: DeviceMesh, execution: Executio
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # sums: the loss is already divided by counts over all ranks
             module.set_force_sum_reduction_for_comms(True)
+            module.set_reshard_after_backward(execution.gather == "block", recurse=False)
 
 
 def sum_type(execution: ExecutionConfig, mesh: tuple[int, ...]) -> torch.dtype:

@@ -26,6 +26,7 @@ from astrobio.training.activations import (
     block_costs,
     blocks_of,
     empty_system,
+    gathered_blocks,
     recomputed_blocks,
 )
 from astrobio.training.eight_bit import block_size
@@ -68,6 +69,8 @@ EFFICIENCY = 0.79  # of `matmul` that the decoder's step reaches, everything bet
 ENCODER_SECONDS = 0.214 / 16
 ENCODERS = 3.703e9  # weights of the two encoders with which that was measured
 FLOAT8_GAIN = 1.33  # of the products' rate (8,553 against 6,321 tokens/s of an earlier prototype; not measured here)
+GATHER_RATE, REDUCE_RATE = 162e9, 90e9  # bytes/s that a rank receives in either collective (two H200 over NVLink)
+EXPOSED = 0.38  # share of the collectives' time in which nothing else ran (the same run)
 OPTIMIZER_SHARE = 0.62  # of `copy` that the 8-bit update with its norms reaches
 
 
@@ -122,11 +125,18 @@ def make_plan(
     system = empty_system(config, torch.bfloat16)
     costs = block_costs(system, shape, compiled=True)
     card, forecasts = GPUS[gpu], []
+    room = card.memory * SLACK - CONTEXT
     for execution in candidates(accumulation, gpus, float8):
-        forecasts.append(_fit_activations(system, costs, execution, shape, card, gpus, accumulation))
-        room = card.memory * SLACK - CONTEXT
-        if forecasts[-1].peak <= room and forecasts[-1].host <= host_bytes:
-            return _plan(system, forecasts[-1], card, gpus, accumulation, shape, tokens, True)
+        kinds = ("block", "step") if gpus > 1 and not execution.offload else ("block",)
+        found = [
+            _fit_activations(system, costs, replace(execution, gather=kind), shape, card, gpus, accumulation)
+            for kind in kinds
+        ]
+        forecasts += found
+        fitting = [one for one in found if one.peak <= room and one.host <= host_bytes]
+        if fitting:
+            best = min(fitting, key=lambda one: step_seconds(system, one, card, gpus, accumulation, shape))
+            return _plan(system, best, card, gpus, accumulation, shape, tokens, True)
     nearest = min(forecasts, key=lambda forecast: forecast.peak)
     return _plan(system, nearest, card, gpus, accumulation, shape, tokens, False)
 
@@ -203,11 +213,25 @@ def forecast(
     if streamed and gpus == 1:
         out["streaming"] = largest * (3 * size + 2 * moments / total)
     elif gpus > 1:
-        out["unsharded"] = (2 * largest + tensor * 2) * 2.0 + largest * 4.0  # two blocks, embedding, head; reduction
+        out["unsharded"] = _whole_weights(system, execution, total, largest, tensor)
     host = (total * size + moments) * (1 - on_card) / (shards if gpus > 1 else 1) if streamed else 0.0
     if execution.gradients == "host" or (streamed and gpus > 1):
         host += total * size / (shards if gpus > 1 else 1)
     return Forecast(execution, out, host, again)
+
+
+def _whole_weights(
+    system: UnifiedMultiModalSystem, execution: ExecutionConfig, total: int, largest: int, tensor: int
+) -> float:
+    """What sharded ranks gather, in bf16, and the float32 gradients of one block on their way to all ranks.
+
+    Whole at once: all weights and two blocks that arrive; or two blocks, embedding, head and all small blocks.
+    """
+    if execution.gather == "step":
+        return (total + 2 * largest) * 2.0 + largest * 4.0
+    apart, blocks = gathered_blocks(system), blocks_of(system)
+    small = sum(p.numel() for name, block in blocks.items() if name not in apart for p in block.parameters())
+    return (2 * largest + 2 * tensor + small) * 2.0 + largest * 4.0
 
 
 def _moment_bytes(system: UnifiedMultiModalSystem, execution: ExecutionConfig) -> float:
@@ -262,6 +286,7 @@ def step_seconds(
     encoders = ENCODER_SECONDS * shape.worlds * others * GPUS["h200"].matmul / card.matmul
     compute = accumulation * (micro_batch_flops(system, shape, found.recomputed) / rate + encoders)
     total = sum(p.numel() for p in system.parameters())
+    compute += _exposed_seconds(execution, total, gpus, accumulation)
     size = 2 if execution.weights == "bf16" else 4
     moments = _moment_bytes(system, execution)
     traffic = total * size * 3 + 2 * moments  # weight and gradient read, weight written, moments both ways
@@ -275,6 +300,15 @@ def step_seconds(
     if execution.offload:
         update += 2 * (total * size + moments) / gpus / card.link
     return compute + update
+
+
+def _exposed_seconds(execution: ExecutionConfig, total: int, gpus: int, accumulation: int) -> float:
+    """What a step waits for collectives: bf16 weights come in, gradients go out after each micro-batch."""
+    shards = min(execution.shards or gpus, gpus)
+    foreign = total * (shards - 1) / shards
+    gathers = 1 if execution.gather == "step" else 2 * accumulation
+    size = 2 if execution.weights == "bf16" and gpus == shards == 2 else 4  # as `parallel.sum_type` has it
+    return EXPOSED * foreign * (gathers * 2 / GATHER_RATE + accumulation * size / REDUCE_RATE)
 
 
 def _plan(

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from astrobio.errors import InputError
@@ -76,7 +77,7 @@ def rank() -> int:
 
 
 def sum_over_ranks(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same scalars, each summed over all ranks, in one collective."""
+    """The same scalars (or tensors of one shape), each summed over all ranks, in one collective."""
     if world_size() == 1:
         return dict(values)
     total = torch.stack([value.float() for value in values.values()])
@@ -155,6 +156,16 @@ def is_loss_of_a_rank(error: BaseException) -> bool:
     """Whether an error says that another rank is gone."""
     text = str(error).lower()
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(mark in text for mark in LOST))
+
+
+def keep_shards_only(system: nn.Module) -> None:
+    """Drop whole weights: those kept for all of a step, or left behind by a pass without a backward.
+
+    Until then, `system.parameters()` are those whole weights, which the optimizer does not know.
+    """
+    for module in system.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def shard_place(tensor: Tensor) -> tuple[int, bool]:

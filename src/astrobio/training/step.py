@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from astrobio.batch import MultiModalBatch
+from astrobio.batch import MultiModalBatch, note_sizes
 from astrobio.losses.combined import LossWeights, MultiModalLoss, compute_multimodal_loss, count_targets
 from astrobio.system.unified import SystemOutputs, UnifiedMultiModalSystem
 from astrobio.training.gradients import GradientPolicy, global_norm, whole_norm
-from astrobio.training.ranks import gather, sum_over_ranks, world_size
+from astrobio.training.ranks import gather, keep_shards_only, sum_over_ranks, world_size
 
 
 @dataclass
@@ -71,22 +71,30 @@ def train_step(
 
     Args:
         batches: this rank's, as many as every other rank's. seeds: one for each, of what its forward pass draws.
+
+    Losses are looked at once, after the last backward (before it, where that already updates weights): until then the
+    host runs ahead of the device.
     """
     result = StepResult()
+    note_sizes(batches)
     counts = sum_over_ranks(global_counts(batches))
     policy.begin()
+    losses: list[dict[str, Tensor]] = []
     for place, batch in enumerate(batches):
         if seeds:
             torch.manual_seed(seeds[place])
         _, loss = forward_loss(system, batch, weights, counts, precision)
-        parts = _numbers(loss)
-        result.losses = {name: result.losses.get(name, 0.0) + value for name, value in parts.items()}
-        bad = [name for name, value in parts.items() if not abs(value) < float("inf")]
-        if bad:
-            system.zero_grad(set_to_none=True)
-            result.skipped = f"the loss is not finite ({', '.join(bad)}) in worlds {_guilty(loss, batch)}"
-            return result
-        loss.total.backward()
+        losses.append(_values(loss))
+        if policy.steps_in_backward:
+            result.losses, result.skipped = _judge(losses, batches)
+        if not result.skipped:
+            loss.total.backward()
+    keep_shards_only(system)
+    if not policy.steps_in_backward:
+        result.losses, result.skipped = _judge(losses, batches)
+    if result.skipped:
+        system.zero_grad(set_to_none=True)
+        return result
     result.gradient_norm = float(policy.finish())
     if not abs(result.gradient_norm) < float("inf"):
         result.skipped = f"the gradient is not finite in worlds {_some(batches[0].world_ids)}"
@@ -150,6 +158,7 @@ def _norms_of_shards(
     out: dict[str, dict[str, float]] = {}
     for part in names:
         parts()[part].backward()
+        keep_shards_only(system)
         out[part] = {
             name: float(global_norm(p.grad for p in child.parameters() if p.grad is not None))
             for name, child in system.named_children()
@@ -158,15 +167,30 @@ def _norms_of_shards(
     return out
 
 
-def _numbers(loss: MultiModalLoss) -> dict[str, float]:
-    """Total and parts over all ranks, as floats in one transfer; a rank's NaN is so seen by all of them at once."""
-    values = sum_over_ranks({"total": loss.total.detach()} | {name: v.detach() for name, v in loss.parts.items()})
-    return dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))
+def _values(loss: MultiModalLoss) -> dict[str, Tensor]:
+    """Total and parts, [] float32, without their graph."""
+    return {name: value.detach().float() for name, value in ({"total": loss.total} | loss.parts).items()}
 
 
-def _guilty(loss: MultiModalLoss, batch: MultiModalBatch) -> str:
+def _judge(losses: Sequence[dict[str, Tensor]], batches: Sequence[MultiModalBatch]) -> tuple[dict[str, float], str]:
+    """Losses over all micro-batches and ranks, in one transfer, and what is wrong with the first bad micro-batch.
+
+    A rank's NaN is so seen by all of them at once.
+    """
+    names = list(losses[0])
+    own = torch.stack([value for values in losses for value in values.values()])
+    rows = sum_over_ranks({"losses": own})["losses"].view(len(losses), len(names)).tolist()
+    for place, row in enumerate(rows):
+        bad = [name for name, value in zip(names, row, strict=True) if not abs(value) < float("inf")]
+        if bad:
+            reason = f"the loss is not finite ({', '.join(bad)}) in worlds {_guilty(losses[place], batches[place])}"
+            return dict(zip(names, row, strict=True)), reason
+    return {name: sum(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}, ""
+
+
+def _guilty(values: Mapping[str, Tensor], batch: MultiModalBatch) -> str:
     """Names of the worlds on the ranks whose own loss is not finite."""
-    bad = not bool(torch.isfinite(torch.stack([value.detach().float() for value in loss.parts.values()])).all())
+    bad = not bool(torch.isfinite(torch.stack(list(values.values()))).all())
     return ", ".join(text for text in gather(_some(batch.world_ids) if bad else "") if text)
 
 
