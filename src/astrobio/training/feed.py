@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain, count, groupby
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -221,11 +221,11 @@ class _Packed(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> _Packed:
-        apart = ("climate", "graph")
+        names = [item.name for item in fields(MultiModalBatch) if item.name not in ("climate", "graph")]
         cubes = [row.batch.climate for row in rows]
         return cls(
             [torch.cat(cubes)] if len({cube.shape for cube in cubes}) == 1 else cubes,
-            [{k: v.numpy() if isinstance(v, Tensor) else v for k, v in vars(row.batch).items() if k not in apart}
+            [{name: value.numpy() if isinstance(value := getattr(row.batch, name), Tensor) else value for name in names}
              for row in rows],
             [(row.context.numpy(), row.target.numpy()) for row in rows],
             [(row.present, row.group) for row in rows],
