@@ -30,6 +30,7 @@ from astrobio.training.parallel import check_execution, choose_recomputed, empty
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 train, steps = (runpy.run_path(str(SCRIPT))[name] for name in ("train", "steps"))
 PLAIN = "ExecutionConfig(optimizer='adamw8bit')"
+WHOLE = "ExecutionConfig(optimizer='adamw8bit', gather='step')"
 RECOMPUTED = "ExecutionConfig(optimizer='adamw8bit', activation_gib=0.0)"
 OFFLOADED = "ExecutionConfig(optimizer='adamw8bit', offload=True)"
 
@@ -100,11 +101,11 @@ def _assert_same(found: list, expected: list) -> None:
 
 def test_two_ranks_equal_one_and_one_without_a_modality_never_hangs(whole: tuple[Path, list]) -> None:
     folder, alone = whole
-    _assert_same(_run(folder), alone)
+    _assert_same(_run(folder, WHOLE), alone)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("execution", [OFFLOADED, RECOMPUTED])
+@pytest.mark.parametrize("execution", [PLAIN, OFFLOADED, RECOMPUTED])
 def test_two_ranks_equal_one_in_any_execution(whole: tuple[Path, list], execution: str) -> None:
     folder, alone = whole
     _assert_same(_run(folder, execution), alone)
@@ -125,6 +126,7 @@ def _assert_same_steps(found: list, expected: list, tolerance: float = 0.0) -> N
     assert losses[2] < 0.9 * losses[0] and losses[1] != losses[0], "a step sees what the one before it learned"
 
 
+@pytest.mark.slow
 def test_weights_gathered_once_a_step_are_those_of_every_step(whole: tuple[Path, list]) -> None:
     folder, _ = whole
     once = _run(folder, "ExecutionConfig(optimizer='adamw8bit', gather='step')", mode="steps")
