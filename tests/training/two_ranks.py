@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
+from astrobio.batch import MultiModalBatch
 from astrobio.losses.combined import LossWeights
 from astrobio.training import activations
 from astrobio.training.activations import BatchShape
 from astrobio.training.checkpoint import restore_checkpoint, save_checkpoint
 from astrobio.training.config import TrainingConfig
 from astrobio.training.execution import ExecutionConfig
-from astrobio.training.parallel import prepare
+from astrobio.training.parallel import Prepared, prepare
 from astrobio.training.ranks import join_ranks, leave_ranks, rank, world_size
 from astrobio.training.step import forward_loss, gradient_norms, norms_by_part, train_step
 
@@ -29,18 +30,24 @@ TRAINING = TrainingConfig(lr=1e-3, warmup_steps=0, clip=1.0)
 STEPS = 2
 
 
-def train(folder: Path, execution: ExecutionConfig, resume: bool) -> list[tuple[dict[str, float], float, str]]:
-    """Losses, gradient norm and reason of skipping of each step, on this rank's batches (all of them if alone)."""
+def _prepared(folder: Path, execution: ExecutionConfig) -> tuple[Prepared, list[MultiModalBatch]]:
+    """The case's system on this rank, and this rank's batches (all of them if alone)."""
     device = join_ranks(torch.device("cpu"))
     case: dict[str, Any] = torch.load(folder / "case.pt", weights_only=False)
     prepared = prepare(
         case["config"], execution, TRAINING, device, BatchShape(),
         load=lambda system: system.load_state_dict(case["weights"]) and None,
     )  # fmt: skip
+    batches = case["batches"][rank()] if world_size() > 1 else [b for ranks in case["batches"] for b in ranks]
+    return prepared, batches
+
+
+def train(folder: Path, execution: ExecutionConfig, resume: bool) -> list[tuple[dict[str, float], float, str]]:
+    """Losses, gradient norm and reason of skipping of each step, on this rank's batches (all of them if alone)."""
+    prepared, batches = _prepared(folder, execution)
     prepared.system.eval()  # no random hiding: the ranks must see what one process sees
     if resume:
         assert restore_checkpoint(folder, prepared.system, prepared.optimizer) == (STEPS, {})
-    batches = case["batches"][rank()] if world_size() > 1 else [b for ranks in case["batches"] for b in ranks]
     losses = []
     for _ in range(STEPS):
         result = train_step(prepared.system, prepared.policy, batches, LossWeights(alignment=0.0), "fp32")
@@ -52,14 +59,8 @@ def train(folder: Path, execution: ExecutionConfig, resume: bool) -> list[tuple[
 
 def steps(folder: Path, execution: ExecutionConfig) -> list[Any]:
     """What four steps say, with everything that may happen between two of them."""
-    device = join_ranks(torch.device("cpu"))
-    case: dict[str, Any] = torch.load(folder / "case.pt", weights_only=False)
-    prepared = prepare(
-        case["config"], execution, TRAINING, device, BatchShape(),
-        load=lambda system: system.load_state_dict(case["weights"]) and None,
-    )  # fmt: skip
+    prepared, batches = _prepared(folder, execution)
     system, policy, weights = prepared.system.eval(), prepared.policy, LossWeights(alignment=0.0)
-    batches = case["batches"][rank()] if world_size() > 1 else [b for ranks in case["batches"] for b in ranks]
     out = []
     for step in range(4):
         bad = [replace(b, physics=b.physics * float("nan")) for b in batches] if step == 2 else batches
