@@ -27,6 +27,7 @@ from torch import Tensor, nn
 import worlds
 from astrobio.batch import MultiModalBatch
 from astrobio.losses.combined import LossWeights
+from astrobio.models.fusion import thermal_suitability
 from astrobio.system.config import SystemConfig
 from astrobio.system.presets import preset
 from astrobio.system.unified import UnifiedMultiModalSystem
@@ -137,12 +138,13 @@ def part_losses(system: UnifiedMultiModalSystem, batch: MultiModalBatch) -> dict
         context, visible = system._decoder_context(others, batch.present)
         hidden = system.decoder.encode(batch.input_ids, context, visible).hidden
     context, hidden = context.detach().requires_grad_(), hidden.detach().requires_grad_()
+    suited = thermal_suitability(batch.growth, batch.habitat, batch.growth_mask & batch.habitat_mask)
 
     def fusion() -> Tensor:
         tokens = {"text": system.projectors["text"](hidden)} | others
         shown = {name: torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
                  for name, value in tokens.items()} | {"text": batch.context_mask}  # fmt: skip
-        out = system.fusion(tokens, shown, system.absent, batch.present, hidden.mean(1))
+        out = system.fusion(tokens, shown, system.absent, batch.present, hidden.mean(1), suited)
         return out.state_logits.float().square().mean() + out.physics.float().square().mean()
 
     def metabolism() -> Tensor:

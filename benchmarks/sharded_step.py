@@ -8,8 +8,8 @@
 A launch builds (and compiles) its system once and does several things with it:
 
 bf16_1, bf16   20 steps of one micro-batch a rank (`equal`: the same global batch on one rank and on several, losses
-               within 1e-3), steps with accumulation 32 (`speed`), the kernels of one micro-batch; several ranks also
-               `bare`: the last rank's worlds all lack a climate, and nobody waits for it
+               within 1e-3), steps with accumulation 32 (`speed`), the kernels of one micro-batch; one rank also each
+               part alone; several ranks `bare`: the last rank's worlds all lack a climate, and nobody waits for it
 fp8_1, fp8     in 8-bit floating point: `equal` with fewer steps, `speed`, kernels
 offload        every process held to 24 GiB of its GPU, weights and moments in host memory (on CPUs without the limit)
 survive        the steps that the next two are compared with, and `bare`; all three use `--survive-preset`, plain,
@@ -137,7 +137,7 @@ def joint(o: Namespace, runs: Runs, case: str) -> None:
         return
     ranks, steps = (1 if alone else o.ranks), (o.fp8_steps if float8 else o.steps)
     phases = [f"equal:{steps}:{o.ranks}", f"speed:{o.speed_steps}:{o.accumulation}", "profile"]
-    phases += [] if alone or float8 else [f"bare:2:{o.ranks}"]
+    phases += ["parts"] if alone else [] if float8 else [f"bare:2:{o.ranks}"]
     name = f"{case.removesuffix('_1')}_{ranks}"
     flags = ["--preset", o.preset, *(["--float8"] if float8 else []), *(["--plain"] if o.plain else [])]
     runs[name] = launch(o, name, ranks, [*flags, "--phases", *phases])

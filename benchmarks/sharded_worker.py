@@ -4,7 +4,8 @@
         --phases equal:20:2 speed:2:32 profile bare:2:2
 
 A phase is NAME:STEPS:ACCUMULATION, micro-batches counted over all ranks; in `bare` the last rank's worlds all lack the
-climate; `profile` is one step of one micro-batch on each rank, by kernel. Micro-batch n of a phase has the same worlds
+climate; `profile` is one step of one micro-batch on each rank, by kernel; `parts` times each part alone, on one rank,
+beside the steps of `speed`. Micro-batch n of a phase has the same worlds
 and random numbers on any number of ranks. With `--checkpoints` the run continues from the newest one there. FILE is
 written whole after every few steps, so that a run that is stopped leaves what it has.
 """
@@ -38,6 +39,7 @@ from astrobio.training.plan import GPUS, forecast, make_plan, step_seconds
 from astrobio.training.ranks import gather, join_ranks, leave_ranks, rank, world_size
 from astrobio.training.share import seed_of
 from astrobio.training.step import train_step
+from joint_step import against_parts, parts_seconds
 from machine import describe
 
 DISTINCT = 4  # random micro-batches that a phase's numbers go round
@@ -170,9 +172,18 @@ class Launch:
         if name == "profile":
             self.result["profile"] = profile(self)
             say(f"profile: {json.dumps({k: v for k, v in self.result['profile'].items() if k != 'kernels'})}")
+        elif name == "parts":
+            self.parts()
         else:
             self.steps(name, *map(int, numbers))
         self.write()
+
+    def parts(self) -> None:
+        """Each part's forward and backward alone, and the step of `speed` over their sum; the weights move on."""
+        speed, batch = self.result["phases"]["speed"], self.made[0, False]
+        for found in parts_seconds(self.prepared, batch):
+            self.result["parts"] = against_parts(found, speed["step_seconds"], speed["accumulation"])
+        say(f"parts: {json.dumps({k: v for k, v in self.result['parts'].items() if k.startswith('ratio')})}")
 
     def steps(self, name: str, count: int, accumulation: int) -> None:
         """Steps up to number `count` of a phase, from where a checkpoint stood."""
