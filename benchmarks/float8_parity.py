@@ -94,15 +94,25 @@ def measure(variant: str, options: Any) -> None:
 
 
 def compare(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """How far FP8 and a second BF16 run lie from BF16: first loss (forward only) and mean of the last ones."""
-    base, out = found.get("bf16", {}).get("losses"), {"entropy": language()[2]}
-    for name in ("fp8", "bf16_again"):
-        other = found.get(name, {}).get("losses")
-        if base and other and len(base) == len(other):
-            ends = [statistics.mean(values[-LAST:]) for values in (other, base)]
-            out[f"{name}_first"] = other[0] / base[0] - 1
-            out[f"{name}_last"] = ends[0] / ends[1] - 1
-            out[f"{name}_largest"] = max(abs(math.log(a / b)) for a, b in zip(other, base, strict=True))
+    """How far FP8 and a second BF16 run lie from BF16, over the steps that all have (one may have been stopped).
+
+    Relative differences: of the first loss (forward only), of the mean of the last ones, and the largest of any step.
+    The second BF16 run is the yardstick: it differs by the random rounding alone.
+    """
+    losses = {name: line["losses"] for name, line in found.items() if line.get("losses")}
+    out: dict[str, Any] = {"entropy": language()[2]}
+    base, others = losses.pop("bf16", None), losses
+    if base is None or not others:
+        return out
+    count = min(len(base), *map(len, others.values()))
+    out |= {"steps_compared": count, "last_steps": min(LAST, count)}
+    for name, values in others.items():
+        pairs = list(zip(values[:count], base[:count], strict=True))
+        ends = [statistics.mean(side) for side in zip(*pairs[-LAST:], strict=True)]
+        out[f"{name}_first"] = pairs[0][0] / pairs[0][1] - 1
+        out[f"{name}_last"] = ends[0] / ends[1] - 1
+        out[f"{name}_last_spread"] = statistics.mean(abs(a / b - 1) for a, b in pairs[-LAST:])
+        out[f"{name}_largest"] = max(abs(math.log(a / b)) for a, b in pairs)
     return out
 
 

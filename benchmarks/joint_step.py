@@ -6,12 +6,13 @@
 `resident`: step in the backward, one micro-batch of 16 worlds × 512 tokens. `accumulated`: 32 micro-batches, gradients
 kept, and each part by itself in the same process. `streamed`: weights and moments in host memory, the process held to
 24 GiB of the GPU. Each variant runs in a process of its own, prints its result after every step, and is stopped at its
-limit. `planned` is what `astrobio plan` foretells of the same execution.
+limit. `planned` is what `astrobio plan` foretells of the same execution. FILE is added to: card → variant → numbers.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import sys
@@ -19,6 +20,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,7 +39,7 @@ from astrobio.training.execution import ExecutionConfig
 from astrobio.training.parallel import Prepared, prepare
 from astrobio.training.plan import GPUS, forecast, step_seconds
 from astrobio.training.step import norms_by_part, train_step
-from machine import parser, run_variant, table, write
+from machine import describe, parser, run_variant, table
 
 VARIANTS = ("resident_bf16", "resident_fp8", "accumulated_bf16", "accumulated_fp8", "streamed_bf16")
 FRACTION_BYTES = 24 * 2**30
@@ -195,6 +197,18 @@ def against_parts(parts: dict[str, float], seconds: float, accumulation: int) ->
     return {"parts_seconds": parts, **sums, **ratio}
 
 
+def add(path: Path, variant: str, found: dict[str, Any]) -> None:
+    """Put one variant's result into the file: card → variant → numbers, and the machine that they come from."""
+    result: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"cards": {}}
+    own = describe()
+    name = next((key for key in ("H100", "H200") if key in own["gpu"]), own["gpu"])
+    result["cards"].setdefault(name, {})[variant] = own | {"parts_seconds": None} | found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def measure(variant: str, o: Namespace) -> None:
     """Steps, then each part alone where gradients are kept; a line of JSON after each."""
     torch.manual_seed(0)
@@ -269,7 +283,7 @@ def main() -> None:
         def note(found: dict[str, Any], variant: str = variant) -> None:
             print(variant, brief(found), flush=True)
             variants[variant] = found
-            write(path.parent, path.stem, {"variants": variants})
+            add(path, variant, found)
 
         limit = o.limit[min(place, len(o.limit) - 1)]
         note(run_variant(sys.argv[0], variant, passed, limit, path.with_suffix(".log"), note))

@@ -47,6 +47,7 @@ CASES = ("bf16_1", "bf16", "fp8_1", "fp8", "offload", "survive", "kill", "reshar
 SAVED, KILLED, CONTINUED = 2, 3, 4  # steps of `survive`, `kill` and `reshard`
 TOLERANCE = 1e-3  # relative difference of losses
 GRACE = 15.0  # seconds that a launch may take to end when it is asked to
+OLDER = "_gather_block"  # end of the name of a launch kept beside a newer one of the same case
 
 Runs = dict[str, dict[str, Any]]
 
@@ -189,7 +190,7 @@ def compare(runs: Runs) -> dict[str, Any]:
     """What follows from several launches: differences of losses, efficiency, memory against the forecast."""
     out: dict[str, Any] = {}
     for name, run in runs.items():
-        kind, _, ranks = name.rpartition("_")
+        kind, _, ranks = name.removesuffix(OLDER).rpartition("_")
         phases, foretold = run.get("phases", {}), run.get("forecast", {})
         speed, pair = phases.get("speed", {}), {}
         if peak := phases.get("speed", phases.get("offload", {})).get("peak_bytes"):
@@ -210,7 +211,7 @@ def compare(runs: Runs) -> dict[str, Any]:
 
 def _baseline(name: str, runs: Runs) -> tuple[str, str]:
     """Launch and phase with which a launch's losses are compared."""
-    kind, _, ranks = name.rpartition("_")
+    kind, _, ranks = name.removesuffix(OLDER).rpartition("_")
     if kind in ("bf16", "fp8", "offload"):
         return (f"bf16_{ranks}" if kind == "offload" else f"{kind}_1" if ranks != "1" else ""), "equal"
     if name.startswith("reshard_full"):
@@ -233,9 +234,14 @@ def difference(found: dict[int, float], base: dict[int, float]) -> tuple[float, 
     return (max(shared), len(shared)) if shared else None
 
 
-def write(path: Path, runs: Runs) -> None:
-    """The result file, whole or not at all; the machine is the one that a launch described."""
-    machine = next((run["machine"] for run in runs.values() if "machine" in run), {})
+def write(path: Path, runs: Runs, note: str = "") -> None:
+    """The result file, whole or not at all; its machine is the first launch's, its commits those of all launches."""
+    machines = [run["machine"] for run in runs.values() if "machine" in run]
+    for run in runs.values():
+        run["commit"] = run.get("machine", {}).get("commit", "unknown")
+    commits = ", ".join(sorted({one["commit"] for one in machines}))
+    machine = {**machines[0], "commit": commits, "command": "see each run"} if machines else {}
+    machine |= {"note": note} if note else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     temporary.write_text(json.dumps(machine | {"runs": runs, "compared": compare(runs)}, indent=1) + "\n")
@@ -270,6 +276,7 @@ def options() -> Namespace:
     out.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
     out.add_argument("--result", type=Path, default=None, help="the result file itself [OUT/sharded_step.json]")
     out.add_argument("--merge", type=Path, nargs="+", default=None, help="result files to put together; runs nothing")
+    out.add_argument("--note", default="", help="a sentence for the result file, with --merge")
     out.add_argument("--ranks", type=int, default=2)
     out.add_argument("--only", nargs="*", choices=CASES, default=[case for case in CASES if case != "reshard_full"])
     out.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -302,7 +309,7 @@ def main() -> None:
     for path in o.merge or [o.result]:
         runs |= json.loads(path.read_text())["runs"] if path.is_file() else {}
     if o.merge:
-        write(o.result, runs)
+        write(o.result, runs, o.note)
         show(runs)
         return
     do = {"offload": offload, "reshard_full": reshard_full} | dict.fromkeys(("survive", "kill", "reshard"), survive)
