@@ -41,7 +41,7 @@ class Gpu:
 
     Args:
         memory: what the driver reports. matmul: dense bfloat16. copy: device memory, read and written both counted.
-        link: host to device, one way. measured: whether the rates were measured by `benchmarks/`.
+        link: the card's own to the host, one way. measured: whether the rates were measured by `benchmarks/`.
     """
 
     memory: float
@@ -51,8 +51,9 @@ class Gpu:
     measured: bool
 
 
-# H100 and H200: copy rate and product of 8192³ random matrices as measured; the link is a lead. The others: data
-# sheets, times the share of its own that the H100 reached (0.80 of 989 TFLOP/s, 0.9 of 3.35 TB/s).
+# H100 and H200: copy rate and product of 8192³ random matrices as measured; their link is a lead, and `HOST_RATE` is
+# below it. The others: data sheets, times the share of its own that the H100 reached (0.80 of 989 TFLOP/s, 0.9 of
+# 3.35 TB/s).
 GPUS = {
     "h100-80": Gpu(85.0e9, 790e12, 2.96e12, 50e9, True),
     "h200": Gpu(150.1e9, 790e12, 4.3e12, 50e9, True),
@@ -64,15 +65,19 @@ GPUS = {
 }
 CONTEXT = 0.7e9  # bytes that the driver and libraries take before the first tensor
 SLACK = 0.96  # of the memory that fragmentation leaves usable
-# What follows agrees within 10% with joint steps of 32 micro-batches on an H200 (BF16 1.30 s each, FP8 0.94 s), with
-# an H100's of one (1.67 s, by an older update) and with the decoder's alone on an H200 (7,697 tokens/s).
-EFFICIENCY = 0.83  # of `matmul` that the decoder's step reaches, everything between its products included
-ENCODER_SECONDS = 0.13 / 16  # a world and micro-batch at full size, beyond all products: mostly launches
+# The rates below come from the full system on H200s at 58194cf (`benchmarks/results/`): `parts` and `speed` of
+# sharded_step.json's bf16_1 and fp8_1, the profiles of its bf16_2 and fp8_2, and streamed_bf16 of joint_step.json.
+EFFICIENCY = 0.8535  # of `matmul`, in the decoder with its bridges: what lies between its products is included
+FLOAT8_GAIN = 1.449  # decoder in BF16 over decoder in FP8: 1.189 s over 0.821 s
+ENCODER_SECONDS = 0.096 / 16  # a world and micro-batch, beyond all products, mostly launches: 1.306 s less the products
 ENCODERS = 3.703e9  # weights of the two encoders with which that was measured
-FLOAT8_GAIN = 1.47  # of the products' rate
-GATHER_RATE, REDUCE_RATE = 162e9, 90e9  # bytes/s that a rank receives in either collective (two H200 over NVLink)
-EXPOSED = 0.38  # share of the collectives' time in which nothing else ran (the same run)
-OPTIMIZER_SHARE = 0.62  # of `copy` that the 8-bit update with its norms reaches
+FORWARD = 1 / 3  # of the encoders' launches, which run once more where they are recomputed (joint_profile.json)
+COLLECTIVE_RATE = 195e9  # bytes/s that a rank receives over NVLink: 184 to 209 in three of four collectives profiled
+HOOK_SECONDS = 1.8e-3  # each group of weights costs ranks in a micro-batch: bf16_2 and fp8_2 over one card's
+OPTIMIZER_SHARE = 0.62  # of `copy` that the 8-bit update with its norms reaches (optimizer_step.json)
+HOST_RATE = 41e9  # bytes/s each way that a host gives its cards together: 94 GB go in within a streamed step of 2.36 s
+PARTS = 6  # groups beside the large blocks: five parts and the system (`parallel.shard`)
+HOST_PROCESS = 2.7e9  # bytes of a process that keeps all on its card (host_peak_bytes of bf16_1)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Plan:
 
     Args:
         parameters: of decoder, graph_vae, climate_cnn, the rest and total. bytes: per card, by kind.
-        peak_bytes: their sum. host_bytes: page-locked memory of the host. fits: whether both fit.
+        peak_bytes: their sum. host_bytes: of the host, a card's process. fits: whether both fit.
         strategy: "keep", "stochastic", "backward", "offload", or "none" where nothing fits.
         execution: the settings that carry it out. step_seconds: of one optimizer step.
         tokens_per_second: text tokens over all cards. days: for the token budget asked.
@@ -204,20 +209,24 @@ def forecast(
     on_card = resident / total if streamed and gpus == 1 else (0.0 if streamed else 1.0 / shards)
     budget = None if execution.activation_gib is None else execution.activation_gib * GIB
     again = frozenset(costs) if streamed else frozenset(recomputed_blocks(costs, budget))
+    whole, arriving = _gradient_bytes(execution, total, largest, tensor, accumulation, size, shards)
+    work, head = float(max((costs[name].kept for name in again), default=0)), _head_bytes(system, shape, size)
     out = {
         "weights": total * size * on_card,
         "moments": moments * on_card,
-        "gradients": _gradient_bytes(execution, total, largest, tensor, accumulation, size, shards),
+        "gradients": whole + sum(arriving),
         "activations": float(sum(cost.recomputed if name in again else cost.kept for name, cost in costs.items())),
-        "working": float(max((costs[name].kept for name in again), default=0)) + _head_bytes(system, shape, size),
+        "working": work + head,
     }
     if streamed and gpus == 1:
-        out["streaming"] = largest * (3 * size + 2 * moments / total)
+        # In a block's backward its weights and moments are there, the next one's arrive and the last one's leave; the
+        # head's gradient is gone by then, and while it is there only one block's weights are.
+        in_block = (largest * size, work, 3 * largest * (size + moments / total))
+        in_head = (tensor * size, head, largest * size)
+        out["gradients"], out["working"], out["streaming"] = max(in_block, in_head, key=sum)
     elif gpus > 1:
         out["unsharded"] = _whole_weights(system, execution, total, largest, tensor)
-    host = (total * size + moments) * (1 - on_card) / (shards if gpus > 1 else 1) if streamed else 0.0
-    if execution.gradients == "host" or (streamed and gpus > 1):
-        host += total * size / (shards if gpus > 1 else 1)
+    host = _host_bytes(system, execution, moments, size, gpus, 1 - on_card)
     return Forecast(execution, out, host, again)
 
 
@@ -244,12 +253,30 @@ def _moment_bytes(system: UnifiedMultiModalSystem, execution: ExecutionConfig) -
 
 def _gradient_bytes(
     execution: ExecutionConfig, total: int, largest: int, tensor: int, accumulation: int, size: int, shards: int
-) -> float:
+) -> tuple[float, tuple[float, float]]:
     """Kept gradients, and one block's and the largest tensor's that arrive beside them."""
-    arriving = (largest + tensor) * size / shards
+    arriving = largest * size / shards, tensor * size / shards
     if execution.gradients in ("backward", "host") or execution.offload:  # offloading sends gradients home too
-        return arriving
-    return total * size / shards + (arriving if accumulation > 1 else 0.0)
+        return 0.0, arriving
+    return total * size / shards, arriving if accumulation > 1 else (0.0, 0.0)
+
+
+def _host_bytes(
+    system: UnifiedMultiModalSystem, execution: ExecutionConfig, moments: float, size: int, gpus: int, away: float
+) -> float:
+    """Host memory of each rank's process where any of the training lives there; `away` is the share not on the card.
+
+    FSDP page-locks weights and gradients by PyTorch's allocator, which rounds every tensor up to a power of two.
+    """
+    total = sum(p.numel() for p in system.parameters())
+    if execution.offload and gpus > 1:
+        rows = ((-(-p.shape[0] // gpus) if p.ndim else 1, math.prod(p.shape[1:])) for p in system.parameters())
+        locked = sum(1 << max(count * width * size - 1, 0).bit_length() for count, width in rows)
+        return HOST_PROCESS + 2.0 * locked + moments / gpus
+    held = (total * size + moments) * away if execution.offload else 0.0
+    if execution.gradients == "host":
+        held += total * size / gpus
+    return HOST_PROCESS + held if held else 0.0
 
 
 def _head_bytes(system: UnifiedMultiModalSystem, shape: BatchShape, size: int) -> float:
@@ -271,10 +298,13 @@ def micro_batch_flops(system: UnifiedMultiModalSystem, shape: BatchShape, recomp
         rows = next((count for start, count in positions.items() if name.startswith(start)), 0)
         weights = sum(parameter.numel() for parameter in block.parameters())
         out += rows * weights * (8.0 if name in recomputed else 6.0)
-    decoder = config.decoder
-    attention = 6.0 * decoder.layers * shape.text * decoder.width * shape.tokens
-    head = 8.0 * decoder.vocabulary * decoder.width * shape.tokens  # logits are computed twice
-    return out + attention + head
+    attention = 6.0 * config.decoder.layers * shape.text * config.decoder.width * shape.tokens
+    return out + attention + _head_flops(system, shape)
+
+
+def _head_flops(system: UnifiedMultiModalSystem, shape: BatchShape) -> float:
+    """Of the logits, which are computed twice, where every token is a target."""
+    return 8.0 * system.config.decoder.vocabulary * system.config.decoder.width * shape.tokens
 
 
 def step_seconds(
@@ -283,33 +313,74 @@ def step_seconds(
     """Forecast of one optimizer step."""
     execution = found.execution
     rate = card.matmul * EFFICIENCY * (FLOAT8_GAIN if execution.float8 else 1.0)
-    others = sum(system.count_parameters()[name] for name in ("graph_vae", "climate_cnn")) / ENCODERS
-    encoders = ENCODER_SECONDS * shape.worlds * others * GPUS["h200"].matmul / card.matmul
+    head = _head_flops(system, shape) / rate
+    encoders = _encoder_seconds(system, found.recomputed, card, shape)
+    forward = (micro_batch_flops(system, shape, frozenset()) / rate - head) / 3 + encoders * FORWARD
     compute = accumulation * (micro_batch_flops(system, shape, found.recomputed) / rate + encoders)
-    total = sum(p.numel() for p in system.parameters())
-    compute += _exposed_seconds(execution, total, gpus, accumulation)
-    size = 2 if execution.weights == "bf16" else 4
+    weights = sum(p.numel() for p in system.parameters()) * (2 if execution.weights == "bf16" else 4)
     moments = _moment_bytes(system, execution)
-    traffic = total * size * 3 + 2 * moments  # weight and gradient read, weight written, moments both ways
+    traffic = weights * 3 + 2 * moments  # weight and gradient read, weight written, moments both ways
     update = traffic / (card.copy * OPTIMIZER_SHARE) / gpus
+    if gpus > 1:
+        compute += _sharing_seconds(system, execution, gpus, accumulation)
+    link = min(card.link, HOST_RATE / gpus)
     if execution.gradients == "host":
-        compute = max(compute, (accumulation - 1) * 2 * total * size / card.link)
-        update += 2 * total * size / card.link
+        compute = max(compute, (accumulation - 1) * 2 * weights / gpus / link)
+        update += 2 * weights / gpus / link
     if execution.offload and gpus == 1:
-        inward, outward = 2 * total * size + moments, total * size + moments
-        return max(compute + update, inward / card.link, outward / card.link)
+        blocks = sum(p.numel() for block in blocks_of(system).values() for p in block.parameters())
+        away = blocks / sum(p.numel() for p in system.parameters())
+        back = max(compute - forward - head + update, (weights + moments) * away / link)
+        return head + max(forward, weights * away / link) + back  # nothing is carried in the head
     if execution.offload:
-        update += 2 * (total * size + moments) / gpus / card.link
+        return _offloaded_seconds(compute, accumulation * forward, update, weights, moments, gpus, link, accumulation)
     return compute + update
 
 
-def _exposed_seconds(execution: ExecutionConfig, total: int, gpus: int, accumulation: int) -> float:
-    """What a step waits for collectives: bf16 weights come in, gradients go out after each micro-batch."""
+def _encoder_seconds(
+    system: UnifiedMultiModalSystem, recomputed: frozenset[str], card: Gpu, shape: BatchShape
+) -> float:
+    """What a micro-batch's launches in the encoders cost beyond products; recomputed blocks have more of them."""
+    names = ("metabolic_vae", "climate_cnn")
+    sizes = {name: sum(p.numel() for p in block.parameters()) for name, block in blocks_of(system).items()}
+    own = {name: count for name, count in sizes.items() if name.startswith(names)}
+    again = sum(count for name, count in own.items() if name in recomputed) / max(sum(own.values()), 1)
+    others = sum(system.count_parameters()[name] for name in ("graph_vae", "climate_cnn")) / ENCODERS
+    once = ENCODER_SECONDS * shape.worlds * others * GPUS["h200"].matmul / card.matmul
+    return once * (1 + FORWARD * again)
+
+
+def _sharing_seconds(
+    system: UnifiedMultiModalSystem, execution: ExecutionConfig, gpus: int, accumulation: int
+) -> float:
+    """What ranks lose to each other in a step: bf16 weights come in, gradients go out after each micro-batch.
+
+    A collective beside products costs its whole time: they are slower by about as much. The hooks around each group of
+    weights keep the host from launching.
+    """
     shards = min(execution.shards or gpus, gpus)
-    foreign = total * (shards - 1) / shards
+    foreign = sum(p.numel() for p in system.parameters()) * (shards - 1) / shards
     gathers = 1 if execution.gather == "step" else 2 * accumulation
     size = 2 if execution.weights == "bf16" and gpus == shards == 2 else 4  # as `parallel.sum_type` has it
-    return EXPOSED * foreign * (gathers * 2 / GATHER_RATE + accumulation * size / REDUCE_RATE)
+    groups = len(gathered_blocks(system)) + PARTS
+    return foreign * (gathers * 2 + accumulation * size) / COLLECTIVE_RATE + accumulation * groups * HOOK_SECONDS
+
+
+def _offloaded_seconds(
+    compute: float, forward: float, update: float, weights: float, moments: float, gpus: int, link: float,
+    accumulation: int,
+) -> float:  # fmt: skip
+    """A step of ranks whose shards live in host memory, each phase bound by the slower of card and link.
+
+    A rank's weights go in for every forward and again for every backward, in which gradients go out; from the second
+    micro-batch on the processor adds them up (read twice, written once). Then gradients go in for their norm, and once
+    more with weights and moments for the update.
+    """
+    weights, moments = weights / gpus, moments / gpus
+    carried = accumulation * weights / link
+    sums = (accumulation - 1) * 3 * weights / link
+    visits = weights / link + max(update, (2 * weights + moments) / link)
+    return max(forward, carried) + max(compute - forward, carried) + sums + visits
 
 
 def _plan(
