@@ -28,8 +28,14 @@ def describe() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": os.environ.get("ASTROBIO_COMMIT") or _commit(),
-        "command": " ".join(sys.argv),
+        "command": " ".join(_without_folder(argument) for argument in sys.argv),
     }
+
+
+def _without_folder(argument: str) -> str:
+    """An argument without the folders of this machine: `/a/b/c` → `c`, `name=/a/b/c` → `name=c`."""
+    key, equals, value = argument.rpartition("=")
+    return key + equals + (Path(value).name if value.startswith("/") else value)
 
 
 def _commit() -> str:

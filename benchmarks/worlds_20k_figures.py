@@ -12,13 +12,15 @@ from astrobio.batch import WORLD_STATES
 
 Found = Mapping[str, dict[str, Any]]  # depth → what `worlds_20k_report.of_depth` found
 ORDER = (
-    "small", "small-frozen", "unified", "no-experts", "late_fusion", "trees-all", "spectrum+climate",
+    "unified", "unified-averaged", "small", "small-frozen", "no-experts", "late_fusion", "late_fusion-averaged",
+    "trees-all", "spectrum+climate",
     "trees-spectrum+climate", "spectrum", "trees-spectrum", "climate", "trees-climate", "text", "trees-text",
     "metabolism", "trees-metabolism", "trees-oracle",
 )  # fmt: skip
 NAMES = {
     "small": "unified, small", "small-frozen": "unified, small, decoder frozen", "unified": "unified, mini",
-    "late_fusion": "late fusion of the four alone, mini", "trees-all": "boosted trees on all features",
+    "unified-averaged": "unified, mini, seeds averaged", "late_fusion": "late fusion of the four alone, mini",
+    "late_fusion-averaged": "late fusion, seeds averaged", "trees-all": "boosted trees on all features",
     "trees-oracle": "oracle: trees on the hidden truth",
 }  # fmt: skip
 OURS, RIVAL, LIMIT = "#b5179e", "#4a5568", "#2f855a"
@@ -91,7 +93,7 @@ def systems(figure: Any, depths: Found) -> bool:
         for row, name in enumerate(names):
             if name in found["systems"]:
                 entry = found["systems"][name]
-                colour = OURS if name in ("small", "unified") else LIMIT if name == "trees-oracle" else RIVAL
+                colour = OURS if name in ("small", "unified", "unified-averaged") else LIMIT if name == "trees-oracle" else RIVAL
                 _bar(axis, row, *_triple(entry), colour)
                 axis.plot(entry["seeds"], [row] * len(entry["seeds"]), "|", color=colour, ms=9, alpha=0.6)
         axis.axvline(1 / 6, color="#a0aec0", lw=1, ls=":")

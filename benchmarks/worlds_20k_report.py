@@ -38,7 +38,8 @@ from machine import describe
 
 RUN = re.compile(r"(?P<name>.+)-seed-(?P<seed>\d+)")
 TREES = "trees-"
-HEADLINE = ("small", "unified")  # the system that the result speaks of: the first of these that was trained
+HEADLINE = ("unified", "small")  # the result speaks of the first of these that was trained; the first has more seeds
+AVERAGED = "-averaged"  # of the seeds' probabilities: a deep ensemble (Lakshminarayanan et al. 2017, arXiv:1612.01474)
 LIVING = np.array(["biosphere" in name for name in WORLD_STATES])
 
 
@@ -96,6 +97,10 @@ class Depth:
         if all(name in self.runs for name in MODALITIES):
             common = sorted(set.intersection(*(set(self.runs[name]) for name in MODALITIES)))
             found["late_fusion"] = {"test": np.stack([self._fused(seed).probabilities for seed in common])}
+        for name in ("unified", "late_fusion"):
+            if name in found and len(found[name]["test"]) > 1:
+                means = {split: each.mean(axis=0, keepdims=True) for split, each in found[name].items()}
+                found[name + AVERAGED] = means
         for path in sorted((self.folder / "predictions").glob(f"{TREES}*.npz")):
             found[path.stem] = {split: value[None].astype(np.float64) for split, value in np.load(path).items()}
         return found
