@@ -47,7 +47,7 @@ CASES = ("bf16_1", "bf16", "fp8_1", "fp8", "offload", "survive", "kill", "reshar
 SAVED, KILLED, CONTINUED = 2, 3, 4  # steps of `survive`, `kill` and `reshard`
 TOLERANCE = 1e-3  # relative difference of losses
 GRACE = 15.0  # seconds that a launch may take to end when it is asked to
-OLDER = "_gather_block"  # end of the name of a launch kept beside a newer one of the same case
+OLDER = ("_gather_block", "_earlier")  # ends of the names of launches kept beside newer ones of the same case
 
 Runs = dict[str, dict[str, Any]]
 
@@ -190,7 +190,7 @@ def compare(runs: Runs) -> dict[str, Any]:
     """What follows from several launches: differences of losses, efficiency, memory against the forecast."""
     out: dict[str, Any] = {}
     for name, run in runs.items():
-        kind, _, ranks = name.removesuffix(OLDER).rpartition("_")
+        kind, _, ranks = _plain_name(name).rpartition("_")
         phases, foretold = run.get("phases", {}), run.get("forecast", {})
         speed, pair = phases.get("speed", {}), {}
         if peak := phases.get("speed", phases.get("offload", {})).get("peak_bytes"):
@@ -209,9 +209,16 @@ def compare(runs: Runs) -> dict[str, Any]:
     return out
 
 
+def _plain_name(name: str) -> str:
+    """A launch's name without what tells it from a newer one."""
+    return next((name.removesuffix(end) for end in OLDER if name.endswith(end)), name)
+
+
 def _baseline(name: str, runs: Runs) -> tuple[str, str]:
     """Launch and phase with which a launch's losses are compared."""
-    kind, _, ranks = name.removesuffix(OLDER).rpartition("_")
+    kind, _, ranks = _plain_name(name).rpartition("_")
+    if name.endswith("_earlier"):
+        return _plain_name(name), "equal"  # how far two runs of the same steps come apart
     if kind in ("bf16", "fp8", "offload"):
         return (f"bf16_{ranks}" if kind == "offload" else f"{kind}_1" if ranks != "1" else ""), "equal"
     if name.startswith("reshard_full"):
