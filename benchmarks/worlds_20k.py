@@ -33,7 +33,7 @@ import torch
 from rich.console import Console
 
 import worlds_20k_report
-from astrobio.batch import MODALITIES, Collator
+from astrobio.batch import MODALITIES, WORLD_STATES, Collator
 from astrobio.dataset.reader import WorldDataset, split_names
 from astrobio.errors import InputError
 from astrobio.evaluation.baselines import is_finished, restricted_to
@@ -216,9 +216,10 @@ def write(job: Job) -> str:
         return f"{path}: {'kept' if path.is_file() else 'no trained run'}"
     device = choose_device(job.config.training.device)
     run, store = load_run(job.run, device), store_of(job, "test")
-    believed = predict_all(run, store, batch_size=SWEEP)
+    answers = predict_all(run, store, batch_size=SWEEP)
+    believed = Calibration.load(job.run / "calibration.json").probabilities(answers).argmax(axis=1)
     start = time.perf_counter()
-    found = language(run, store, believed, limit=READ)
+    found = language(run, store, [WORLD_STATES[index] for index in believed], limit=READ)
     seconds = time.perf_counter() - start
     write_json(path, {**found, "seconds": round(seconds, 1), "machine": describe()})
     return f"{path}: {found['worlds']} worlds in {seconds:.0f} s, right state {found['right_state']:.3f}"

@@ -93,7 +93,13 @@ def systems(figure: Any, depths: Found) -> bool:
         for row, name in enumerate(names):
             if name in found["systems"]:
                 entry = found["systems"][name]
-                colour = OURS if name in ("small", "unified", "unified-averaged") else LIMIT if name == "trees-oracle" else RIVAL
+                colour = (
+                    OURS
+                    if name in ("small", "unified", "unified-averaged")
+                    else LIMIT
+                    if name == "trees-oracle"
+                    else RIVAL
+                )
                 _bar(axis, row, *_triple(entry), colour)
                 axis.plot(entry["seeds"], [row] * len(entry["seeds"]), "|", color=colour, ms=9, alpha=0.6)
         axis.axvline(1 / 6, color="#a0aec0", lw=1, ls=":")

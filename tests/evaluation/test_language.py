@@ -78,3 +78,18 @@ def test_texts_written_side_by_side_are_those_written_alone(tiny_run, worlds, ru
     store: Store = loop.open_store(run_dir, "data", "test", tiny_run.training, torch.device("cpu"))
     alone = write_assessments(run, store, limit=4, at_once=1)
     assert alone == write_assessments(run, store, limit=4, at_once=3) and len(alone) == 4
+
+
+def test_texts_open_with_the_answer_and_go_on_side_by_side_as_alone(tiny_run, worlds, run_dir, monkeypatch):
+    monkeypatch.setattr(language, "MAX_NEW_TOKENS", 4)
+    loop.train(tiny_run, "data", run_dir, console=Console(quiet=True))
+    run: LoadedRun = load_run(run_dir)
+    store: Store = loop.open_store(run_dir, "data", "test", tiny_run.training, torch.device("cpu"))
+    states = ["oxygenic-biosphere", "lifeless-reducing", "lifeless-inhospitable", "anoxic-biosphere"]
+    written = write_assessments(run, store, states, limit=4, at_once=3)
+    assert written == write_assessments(run, store, states, limit=4, at_once=1)
+    stated = [read_assessment(text) for text in written]
+    assert [found.state for found in stated] == states
+    assert [found.inhabited for found in stated] == [True, False, False, True]
+    scores = language.language(run, store, states, limit=4)
+    assert scores["agrees"] == 1.0 and scores["worlds"] == scores["unguided"]["worlds"] == 4

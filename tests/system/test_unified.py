@@ -72,6 +72,20 @@ def test_generation_continues_the_forward_pass(
     assert system.generate(batch, max_new_tokens=3, eos_id=-1)[0][0] == int(first)
 
 
+def test_generation_goes_on_from_an_opening(
+    system: UnifiedMultiModalSystem, sample_factory: Callable[..., Sample], collator: Collator
+) -> None:
+    """An opening that is what the decoder would have written changes nothing; another is kept and gone on from."""
+    bare = Collator(collator.tokenizer, collator.statistics, with_assessment=False)
+    batch = bare([sample_factory(0), sample_factory(1)])
+    free = system.generate(batch, max_new_tokens=6, eos_id=-1)
+    begun = [free[0][:2], []]
+    found = system.generate(batch, max_new_tokens=4, eos_id=-1, openings=begun)
+    assert found == [free[0], free[1][:4]]
+    other = [[free[0][0] + 1, 7], [9]]
+    assert [row[: len(o)] for row, o in zip(system.generate(batch, 3, -1, other), other, strict=True)] == other
+
+
 @pytest.mark.parametrize("pure", [True, False])
 def test_bfloat16_weights_and_autocast_train_and_generate(
     pure: bool, system: UnifiedMultiModalSystem, batch: MultiModalBatch

@@ -1,6 +1,7 @@
 import numpy as np
 
 from astrobio.batch import WORLD_STATES
+from astrobio.evaluation.language import opening
 from astrobio.worlds import narrative
 from astrobio.worlds.scenario import Scenario
 
@@ -44,6 +45,12 @@ def test_texts_vary(scenarios):
     records = {record.split(" ")[0] for _, record, _ in texts(scenarios)}
     openings = {text.split(" ")[0].strip(":;,") for _, _, text in texts(scenarios)}
     assert len(records) >= 3 and {"State", "This"} <= openings
+
+
+def test_answers_open_in_the_words_of_assessments(scenarios):
+    """Else a guided text would begin with words that no decoder was trained on."""
+    begun = [text.startswith(opening(world.state)) for world, _, text in texts(scenarios)]
+    assert 0.1 < np.mean(begun) < 0.9
 
 
 def test_orders_of_magnitude():

@@ -51,7 +51,8 @@ validation split.
   anything in the training.
 - Rocky planets of 1–8 Earth masses around K and M stars only. Gas giants, sub-Neptunes and other stars lie
   outside.
-- The words are the decoder's own; they repeat the answer, they do not justify it.
+- The words open with the answer; the rest is the decoder's own. They describe the world, they do not justify
+  the answer.
 """
 
 
@@ -114,4 +115,4 @@ def _language(found: Mapping[str, Any]) -> list[str]:
     if "right_state" not in found:
         return []
     gases = f"; {100 * found['gases_agree']:.1f}% of the gases it states are right" if "gases_agree" in found else ""
-    return ["", f"Its words name the right state in {100 * found['right_state']:.1f}% of the test worlds{gases}."]
+    return ["", f"Its words open with the right state in {100 * found['right_state']:.1f}% of the test worlds{gases}."]

@@ -28,6 +28,7 @@ from astrobio.batch import (
 from astrobio.batch.graph import FLUX_SCALE
 from astrobio.errors import InputError
 from astrobio.evaluation.calibrate import Calibration
+from astrobio.evaluation.language import opening
 from astrobio.formats.climate import load_climate
 from astrobio.formats.metabolism import read_metabolism_counted
 from astrobio.formats.spectra import read_spectrum
@@ -53,7 +54,7 @@ class Assessment:
             log-odds with nothing known, so that prior + shares = the answer's log-odds.
         state_attribution: the same for the log-probability of the likeliest state.
         modality_weights: the fusion's own weights of the given modalities.
-        assessment_text: what the decoder wrote.
+        assessment_text: in words: it opens with the likeliest state, all that follows is the decoder's.
         prediction_set: states that can't be ruled out at 90% coverage; None where the run is not calibrated.
         outliers: modality → distance from the training worlds over the threshold; above 1 is unlike any of them.
         physics: predicted `PHYSICS_TARGETS` in their units. exchange: predicted gas exchange, mmol/gDW/h, or None.
@@ -206,7 +207,8 @@ def assess_sample(
     batch = collate([sample]).to(next(system.parameters()).device)
     with torch.inference_mode():
         outputs = system(batch)
-    text = run.tokenizer.decode(system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id)[0]).strip()
+    begun = run.tokenizer.encode(opening(WORLD_STATES[likeliest]))
+    text = run.tokenizer.decode(system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id, [begun])[0]).strip()
     without = [_sigmoid(odds[tuple(m for m in present if m != name)]) for name in present] if len(present) > 1 else []
     inhabited = float(sum(probabilities[WORLD_STATES.index(name)] for name in INHABITED_STATES))
     return Assessment(

@@ -104,9 +104,10 @@ def evaluate_run(
         "confusion": confusion(test.labels, believed.argmax(axis=1), len(WORLD_STATES)).tolist(),
     }
     limit = None if target.type == "cuda" else WRITTEN_WORLDS
+    states = [WORLD_STATES[index] for index in calibration.probabilities(everything).argmax(axis=1)]
     details = {
         **detailed(run, splits, calibration, test, others),
-        "language": language(run, splits.test, everything, limit=limit, label="writing assessments"),
+        "language": language(run, splits.test, states, limit=limit, label="writing assessments"),
         "data": _identity(splits.test.worlds), "split": split, "states": list(WORLD_STATES),
     }  # fmt: skip
     parts = ["evaluation", scored.resolve().name if scored else "", split if split != "test" else ""]

@@ -16,7 +16,6 @@ import torch
 from rich.progress import track
 
 from astrobio.batch import INHABITED_STATES, PHYSICS_TARGETS, WORLD_STATES
-from astrobio.evaluation.predictions import Predictions
 from astrobio.training.checkpoint import LoadedRun
 from astrobio.training.feed import Row, Store, sweep
 from astrobio.training.step import autocast
@@ -133,12 +132,28 @@ def share(flags: Iterable[bool]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
+def opening(state: str) -> str:
+    """How an assessment of a world in this state begins, in the words of the simulator's own: its answer, no reasons.
+
+    Assessments that the system gives begin so with the fused answer, which the decoder cannot see; what follows, gases,
+    temperature and reason, is the decoder's own, and it goes on from this answer.
+    """
+    return f"State: {state}; {'inhabited' if state in INHABITED_STATES else 'not inhabited'}. Gases:"
+
+
 def write_assessments(
-    run: LoadedRun, store: Store, *, limit: int | None = None, at_once: int = WRITTEN_AT_ONCE, label: str = ""
+    run: LoadedRun,
+    store: Store,
+    states: Sequence[str] | None = None,
+    *,
+    limit: int | None = None,
+    at_once: int = WRITTEN_AT_ONCE,
+    label: str = "",
 ) -> list[str]:
     """Assessments of the first `limit` worlds of a split, in order, in the run's own precision.
 
     Args:
+        states: of each world, with which its assessment opens; None leaves every word to the decoder.
         at_once: worlds written side by side. label: name of the progress bar ("" hides it).
     """
     settings, size = run.config.training, len(store) if limit is None else min(limit, len(store))
@@ -147,7 +162,8 @@ def write_assessments(
     batches = sweep(store, size, batch_size=at_once, modalities=settings.modalities, assessments=False)
     for batch in track(batches, label, total=-(-size // at_once), disable=not label, transient=True):
         with torch.inference_mode(), autocast(store.device, settings.precision):
-            written = run.system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id)
+            begun = states and [run.tokenizer.encode(opening(state)) for state in states[len(texts) :][: len(batch)]]
+            written = run.system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id, begun)
         texts += [run.tokenizer.decode(tokens) for tokens in written]
     return texts
 
@@ -169,18 +185,23 @@ def truth_of(row: Row, run: LoadedRun) -> Truth:
 
 
 def language(
-    run: LoadedRun, store: Store, predictions: Predictions | None = None, *, limit: int | None = None, label: str = ""
+    run: LoadedRun, store: Store, believed: Sequence[str], *, limit: int | None = None, label: str = ""
 ) -> dict[str, Any]:
     """Write assessments of the first worlds and score them (`score_assessments`).
 
     Args:
-        predictions: the run's own answers over the split, with which the words are compared: `agrees`, the share of
-            worlds in which text and classifier name the same state.
+        believed: the state that the run's own calibrated answer gives each world of the split.
+
+    Returns:
+        The scores of assessments that open with that answer, as `astrobio assess` writes them; under `unguided` those
+        of texts that are the decoder's alone, with `agrees`, the share of worlds in which it names the same state.
     """
-    texts = write_assessments(run, store, limit=limit, label=label)
-    stated = [read_assessment(text) for text in texts]
-    found = score_assessments(stated, [truth_of(store[index], run) for index in range(len(texts))])
-    if predictions is not None:
-        believed = predictions.predicted[: len(texts)]
-        found["agrees"] = share(s.state == WORLD_STATES[b] for s, b in zip(stated, believed, strict=True))
-    return found | {"examples": texts[:3]}
+    truths: list[Truth] = []
+    found: dict[str, dict[str, Any]] = {}
+    for kind, states in (("guided", believed), ("unguided", None)):
+        texts = write_assessments(run, store, states, limit=limit, label=label)
+        truths = truths or [truth_of(store[index], run) for index in range(len(texts))]
+        stated = [read_assessment(text) for text in texts]
+        agrees = share(s.state == b for s, b in zip(stated, believed, strict=False))
+        found[kind] = {**score_assessments(stated, truths), "agrees": agrees, "examples": texts[:3]}
+    return {**found["guided"], "unguided": found["unguided"]}

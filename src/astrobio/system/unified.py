@@ -5,8 +5,10 @@ Dimension letters: B worlds, S text positions, K tokens of a modality, C their w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from astrobio.batch import MODALITIES, MultiModalBatch
@@ -94,15 +96,23 @@ class UnifiedMultiModalSystem(nn.Module):
         )  # fmt: skip
 
     @torch.no_grad()
-    def generate(self, batch: MultiModalBatch, max_new_tokens: int, eos_id: int) -> list[list[int]]:
-        """Greedy assessment of each world from its context and other modalities, up to and without `eos_id`."""
+    def generate(
+        self, batch: MultiModalBatch, max_new_tokens: int, eos_id: int, openings: Sequence[Sequence[int]] | None = None
+    ) -> list[list[int]]:
+        """Greedy assessment of each world from its context and other modalities, up to and without `eos_id`.
+
+        Args:
+            openings: for each world the tokens that its assessment begins with (and that are returned with the rest);
+                None leaves every word to the decoder.
+        """
         spectrum, climate = self._encode_spectrum(batch), self._encode_climate(batch)
         metabolism = self._encode_metabolism(batch)
         tokens = self._project({"spectrum": spectrum, "climate": climate.tokens, "metabolism": metabolism.tokens})
         context, visible = self._decoder_context(tokens, self._present(batch))
-        lengths = batch.context_mask.sum(1)
-        prompt = batch.input_ids[:, : int(lengths.max())]
-        return self.decoder.generate(prompt, lengths, context, visible, max_new_tokens=max_new_tokens, eos_id=eos_id)
+        begun = [list(opening) for opening in openings] if openings is not None else [[] for _ in range(len(batch))]
+        prompt, lengths = _prompts(batch, begun)
+        written = self.decoder.generate(prompt, lengths, context, visible, max_new_tokens=max_new_tokens, eos_id=eos_id)
+        return [opening + tokens for opening, tokens in zip(begun, written, strict=True)]
 
     def _present(self, batch: MultiModalBatch) -> Bool[Tensor, "B 4"]:
         """What is there and has an encoder that runs."""
@@ -155,6 +165,17 @@ class UnifiedMultiModalSystem(nn.Module):
             "bridges": inside + _count(self.projectors) + self.absent.numel(),
         }
         return counts | {"total": sum(counts.values())}
+
+
+def _prompts(batch: MultiModalBatch, openings: list[list[int]]) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B"]]:
+    """Context and opening of each world, padded behind, and their lengths."""
+    contexts = batch.context_mask.sum(1).tolist()
+    rows = [
+        torch.cat([ids[:length], ids.new_tensor(opening)])
+        for ids, length, opening in zip(batch.input_ids, contexts, openings, strict=True)
+    ]
+    lengths = torch.tensor([len(row) for row in rows], device=batch.input_ids.device)
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
 
 def _suitability(batch: MultiModalBatch, present: Bool[Tensor, "B 4"]) -> Float[Tensor, "B 3"]:
