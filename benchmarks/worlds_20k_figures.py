@@ -143,7 +143,10 @@ def words(figure: Any, depths: Found) -> bool:
         "gases_named",
         "temperature_agrees",
     )
-    runs = {f"{name}, {d}": entry for d, found in depths.items() for name, entry in found["language"].items()}
+    texts = [(f"{name}{kind}, {depth}", scores) for depth, found in depths.items()
+             for name, entry in found["language"].items()
+             for kind, scores in (("", entry), (", unguided", entry["unguided"]))]  # fmt: skip
+    runs = {name: scores for name, scores in texts if keys[0] in scores}
     if not runs:
         return False
     figure.set_size_inches(7.5, 3.4)

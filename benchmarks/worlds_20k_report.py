@@ -290,11 +290,13 @@ def _difference_rows(depths: Mapping[str, dict[str, Any]]) -> list[list[str]]:
 
 def _language_rows(depths: Mapping[str, dict[str, Any]]) -> list[list[str]]:
     keys = ("right_state", "right_verdict", "gases_agree", "gases_exact", "gases_named", "temperature_agrees")
-    rows = [["", "worlds", *(key.replace("_", " ") for key in keys), "seconds"]]
+    rows = [["", "worlds", *(key.replace("_", " ") for key in keys)]]
     for depth, found in depths.items():
         for name, entry in found["language"].items():
-            shares = ["" if math.isnan(entry[key]) else f"{100 * entry[key]:.1f}%" for key in keys]
-            rows.append([f"{name}, {depth}", str(entry["worlds"]), *shares, str(entry["seconds"])])
+            for kind, scores in (("", entry), (", unguided", entry["unguided"])):
+                if keys[0] in scores:
+                    shares = ["" if math.isnan(scores[key]) else f"{100 * scores[key]:.1f}%" for key in keys]
+                    rows.append([f"{name}{kind}, {depth}", str(scores["worlds"]), *shares])
     return rows
 
 

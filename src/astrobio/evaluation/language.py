@@ -162,7 +162,8 @@ def write_assessments(
     batches = sweep(store, size, batch_size=at_once, modalities=settings.modalities, assessments=False)
     for batch in track(batches, label, total=-(-size // at_once), disable=not label, transient=True):
         with torch.inference_mode(), autocast(store.device, settings.precision):
-            begun = states and [run.tokenizer.encode(opening(state)) for state in states[len(texts) :][: len(batch)]]
+            here = None if states is None else states[len(texts) : len(texts) + len(batch)]
+            begun = None if here is None else [run.tokenizer.encode(opening(state)) for state in here]
             written = run.system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id, begun)
         texts += [run.tokenizer.decode(tokens) for tokens in written]
     return texts
