@@ -64,6 +64,7 @@ def launch(o: Namespace, name: str, ranks: int, flags: list[str], restarts: int 
     command += ["--warmup", str(o.warmup), "--accumulation", str(o.accumulation)]
     command += ["--activation-gib", str(o.activation_gib)] if o.activation_gib is not None else []
     command += ["--gather", o.gather] if o.gather and "--offload" not in flags else []
+    command += ["--reduce", o.reduce] if o.reduce and o.gather and ranks > 1 and "--offload" not in flags else []
     command += ["--small"] if o.device == "cpu" else []
     print(f"{name}: {ranks} ranks, at most {o.limit:.0f} s", flush=True)
     began = time.perf_counter()
@@ -292,6 +293,7 @@ def options() -> Namespace:
     out.add_argument("--accumulation", type=int, default=None, help="of `speed` [32, on CPUs 4]")
     out.add_argument("--activation-gib", type=float, default=None, help="in place of the plan's, on every rank")
     out.add_argument("--gather", choices=("block", "step"), default=None, help="in place of the plan's")
+    out.add_argument("--reduce", choices=("micro_batch", "step"), default=None, help="in place of the plan's")
     out.add_argument("--steps", type=int, default=20, help="of `equal`")
     out.add_argument("--fp8-steps", type=int, default=2, help="of `equal` in 8-bit floating point")
     out.add_argument("--speed-steps", type=int, default=1)

@@ -58,6 +58,7 @@ def arguments() -> argparse.Namespace:
     out.add_argument("--accumulation", type=int, default=32, help="micro-batches a step for which the plan is made")
     out.add_argument("--activation-gib", type=float, default=None, help="in place of the plan's")
     out.add_argument("--gather", choices=("block", "step"), default=None, help="in place of the plan's")
+    out.add_argument("--reduce", choices=("micro_batch", "step"), default=None, help="in place of the plan's")
     out.add_argument("--lr", type=float, default=1e-5)
     out.add_argument("--warmup", type=int, default=20, help="steps over which the learning rate rises to --lr")
     out.add_argument("--float8", action="store_true")
@@ -99,14 +100,15 @@ def card(o: argparse.Namespace) -> str:
 def execution_of(o: argparse.Namespace, shape: BatchShape) -> tuple[ExecutionConfig, bool]:
     """The settings of `astrobio plan` for these cards and whether they fit; plain float32 on CPUs."""
     if o.device == "cpu":
-        return ExecutionConfig(optimizer="adamw8bit", offload=o.offload, gather=o.gather or "block"), True
+        shared = {"gather": o.gather or "block", "reduce": o.reduce or "micro_batch"}
+        return ExecutionConfig(optimizer="adamw8bit", offload=o.offload, **shared), True
     own = -(-o.accumulation // world_size())
     plan = make_plan(preset(o.preset), card(o), world_size(), accumulation=own, float8=o.float8, shape=shape)
     how = ExecutionConfig(**plan.execution)
     if o.activation_gib is not None and not how.offload:
         how = replace(how, activation_gib=o.activation_gib)
     if o.gather is not None and world_size() > 1 and not how.offload:
-        how = replace(how, gather=o.gather)
+        how = replace(how, gather=o.gather, reduce=o.reduce or "micro_batch")
     alone = world_size() == 1 and how.gradients == "host"  # possible, but no measure of one card's speed
     return replace(how, compile=how.compile and not o.plain), plan.fits and not alone
 

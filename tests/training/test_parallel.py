@@ -30,7 +30,7 @@ from astrobio.training.parallel import check_execution, choose_recomputed, empty
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 train, steps = (runpy.run_path(str(SCRIPT))[name] for name in ("train", "steps"))
 PLAIN = "ExecutionConfig(optimizer='adamw8bit')"
-WHOLE = "ExecutionConfig(optimizer='adamw8bit', gather='step')"
+WHOLE = "ExecutionConfig(optimizer='adamw8bit', gather='step', reduce='step')"
 RECOMPUTED = "ExecutionConfig(optimizer='adamw8bit', activation_gib=0.0)"
 OFFLOADED = "ExecutionConfig(optimizer='adamw8bit', offload=True)"
 
@@ -124,6 +124,36 @@ def _assert_same_steps(found: list, expected: list, tolerance: float = 0.0) -> N
     assert "retrieval) in worlds w0" in found[4][2]
     losses = [found[place][0] for place in (0, 1, 5)]
     assert losses[2] < 0.9 * losses[0] and losses[1] != losses[0], "a step sees what the one before it learned"
+
+
+@pytest.mark.slow
+def test_gradients_shared_once_a_step_are_those_of_every_micro_batch(whole: tuple[Path, list]) -> None:
+    """Whatever comes between the steps; sums of rounded numbers in another order are the same within their rounding."""
+    folder, _ = whole
+    once = _run(folder, WHOLE, mode="steps")
+    _assert_same_steps(once, _alone(folder, mode="steps"), 1e-4)
+
+
+@pytest.mark.slow
+def test_what_ranks_share_once_a_step_goes_once(whole: tuple[Path, list]) -> None:
+    """Of the two micro-batches of a rank."""
+    folder, _ = whole
+    kinds = ("gather='block'", "gather='step'", "gather='step', reduce='step'")
+    counts = [_run(folder, f"ExecutionConfig(optimizer='adamw8bit', {kind})", mode="count") for kind in kinds]
+    (sent, came), (sent_still, came_once), (sent_once, came_once_too) = counts
+    assert sent == sent_still == 2 * sent_once > 0
+    assert came > came_once == came_once_too > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", ["", ", shards=1"])
+def test_bfloat16_gradients_shared_once_a_step_follow_those_of_every_micro_batch(
+    whole: tuple[Path, list], shared: str
+) -> None:
+    folder, _ = whole
+    kinds = "optimizer='adamw8bit', weights='bf16', gradients='stochastic', gather='step'" + shared
+    each = _run(folder, f"ExecutionConfig({kinds})", mode="steps")
+    _assert_same_steps(_run(folder, f"ExecutionConfig({kinds}, reduce='step')", mode="steps"), each, 2e-2)
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """What two gloo ranks run for `test_parallel.py`: the same steps as one process, on half of the worlds each.
 
-    python two_ranks.py FOLDER EXECUTION start|resume|steps, under RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+    python two_ranks.py FOLDER EXECUTION start|resume|steps|count, under RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
 FOLDER holds `case.pt`: the system's configuration and weights, and the batches of each rank. `steps` takes four, looks
-at every part's gradient and at a pass without one in between, and skips the third, whose loss is not finite.
+at every part's gradient and at a pass without one in between, and skips the third, whose loss is not finite. `count`
+says how often a step's gradients went to the other rank, and its weights came.
 """
 
 from __future__ import annotations
@@ -78,11 +79,23 @@ def steps(folder: Path, execution: ExecutionConfig) -> list[Any]:
     return out
 
 
+def count(folder: Path, execution: ExecutionConfig) -> list[Any]:
+    """Reduce-scatters and all-gathers of a second step."""
+    prepared, batches = _prepared(folder, execution)
+    for _ in range(2):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            train_step(prepared.system.eval(), prepared.policy, batches, LossWeights(alignment=0.0), "fp32")
+    names = [event.name for event in seen.events() or [] if event.name.startswith("c10d::")]
+    return [sum(kind in name for name in names) for kind in ("reduce_scatter", "allgather")]
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     activations.SMALLEST_GROUP = 20_000  # the smallest system has blocks on both sides of it
     where, what = Path(sys.argv[1]), eval(sys.argv[2], {"ExecutionConfig": ExecutionConfig})
-    found = steps(where, what) if sys.argv[3] == "steps" else train(where, what, resume=sys.argv[3] == "resume")
+    mode = sys.argv[3]
+    others = {"steps": steps, "count": count}
+    found = others[mode](where, what) if mode in others else train(where, what, resume=mode == "resume")
     if rank() == 0:
         torch.save(found, where / "losses.pt")
     leave_ranks()

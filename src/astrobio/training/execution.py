@@ -11,6 +11,7 @@ OptimizerKind = Literal["adamw", "adamw8bit"]
 GradientKind = Literal["keep", "stochastic", "backward", "host"]
 WeightType = Literal["fp32", "bf16"]
 GatherKind = Literal["block", "step"]
+ReduceKind = Literal["micro_batch", "step"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class ExecutionConfig:
             but the blocks' inputs, None keeps everything.
         gather: where ranks share weights, "block" gathers each block for its forward and again for its backward; "step"
             gathers once a step and keeps all weights whole until its last backward. One rank needs neither.
+        reduce: when ranks share gradients, after every "micro_batch" or once a "step", which keeps them whole on each
+            rank until its last backward, and needs gather=step.
         shards: ranks that share one copy of weights, gradients and moments; 0 is all ranks, 1 none.
         offload: keep weights and moments in host memory: streamed block by block on one GPU, by FSDP on several.
     """
@@ -38,6 +41,7 @@ class ExecutionConfig:
     compile: bool = False
     activation_gib: float | None = None
     gather: GatherKind = "block"
+    reduce: ReduceKind = "micro_batch"
     shards: int = 0
     offload: bool = False
 
@@ -50,6 +54,12 @@ class ExecutionConfig:
         if self.gradients != "keep" and self.optimizer != "adamw8bit":
             raise InputError(
                 f"execution.gradients: {self.gradients!r} needs execution.optimizer=adamw8bit, found {self.optimizer}"
+            )
+        if self.reduce == "step" and (self.gather != "step" or self.gradients not in ("keep", "stochastic")):
+            raise InputError(
+                "execution.reduce: gradients stay whole between micro-batches where weights do; set "
+                "execution.gather=step and execution.gradients to keep or stochastic, found "
+                f"{self.gather}, {self.gradients}"
             )
         if self.activation_gib is not None and self.activation_gib < 0:
             raise InputError(f"execution.activation_gib: expected none or at least 0, found {self.activation_gib}")

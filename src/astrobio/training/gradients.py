@@ -33,14 +33,19 @@ K = TypeVar("K")
 
 
 class GradientPolicy(Protocol):
-    """What a training step needs: call `begin` before the first micro-batch's backward, `finish` after the last's.
+    """What a training step needs: `begin`, then `before_backward` each micro-batch's own, then `finish`.
 
     While `watching` is False, gradients stay on their parameters, to be looked at. Where `steps_in_backward`, a
     backward updates weights, so that its loss must be judged before.
     """
 
-    watching: bool
     steps_in_backward: bool
+
+    @property
+    def watching(self) -> bool: ...
+
+    @watching.setter
+    def watching(self, value: bool) -> None: ...
 
     @property
     def norms(self) -> Mapping[nn.Parameter, Tensor]:
@@ -50,9 +55,19 @@ class GradientPolicy(Protocol):
     def begin(self) -> None:
         """Start a step."""
 
+    def before_backward(self, last: bool) -> None:
+        """A micro-batch's backward follows: the step's last one, or not."""
+
     def finish(self) -> Tensor:
         """Clip, update and drop the gradients; returns their global norm before clipping, [] float32."""
         ...
+
+
+class _Local:
+    """Policies to which all backwards of a step are alike."""
+
+    def before_backward(self, last: bool) -> None:
+        """Nothing to do."""
 
 
 def gradient_policy(
@@ -119,7 +134,7 @@ def _draw_seed(optimizer: AdamW8bit, index: int, draws: Counter[int]) -> int:
     return hash((optimizer.updates, index, draws[index]))
 
 
-class KeptGradients:
+class KeptGradients(_Local):
     """Gradients stay on their parameters and micro-batches add up there (`.grad`)."""
 
     steps_in_backward = False
@@ -158,7 +173,7 @@ class KeptGradients:
         return {p: tensor_norm(fetched[0]) for p, fetched in zip(gradients, visitors, strict=True)}
 
 
-class StochasticGradients:
+class StochasticGradients(_Local):
     """Micro-batches add up in bfloat16, each sum rounded at random so that its expected value is exact."""
 
     steps_in_backward = False
@@ -203,7 +218,7 @@ class StochasticGradients:
         return norm.float()
 
 
-class StepInBackward:
+class StepInBackward(_Local):
     """Each tensor is updated the moment its gradient exists, clipped by its own norm, and the gradient dropped.
 
     Accumulation is impossible; the global norm cannot be known in time, so each tensor's is bounded by `limit`.
@@ -254,7 +269,7 @@ class StepInBackward:
         return self._slots | ({} if self._streamer is None else self._streamer.norms)
 
 
-class HostGradients:
+class HostGradients(_Local):
     """Micro-batches add up in page-locked host memory; the sum visits the device one tensor at a time."""
 
     steps_in_backward = False

@@ -47,7 +47,7 @@ MAIN_LOSSES = ("total", "classification", "language", "graph_links")  # shown be
 COMPILED_MULTIPLE = 64  # tokens: texts of 140 to 190 then have one length, and 512 is a multiple
 FREE_KEYS = (  # may differ when resuming
     "training.device", "training.cache", "training.workers", "training.log_every", "training.keep",
-    "training.checkpoint_every", "execution.gather", "execution.shards", "execution.compile",
+    "training.checkpoint_every", "execution.gather", "execution.reduce", "execution.shards", "execution.compile",
     "execution.activation_gib", "execution.offload",
 )  # fmt: skip
 

@@ -41,6 +41,7 @@ from astrobio.training.plan import require_fit
 from astrobio.training.ranks import keep_shards_only, shard_place, world_size
 from astrobio.training.start import freeze
 from astrobio.training.step import is_mixed
+from astrobio.training.whole import WholeGradients
 
 WEIGHT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # The rest is small, or (message passing) gets another number of rows in each batch.
@@ -140,6 +141,8 @@ def prepare(
             blocks_of(system), optimizer, device, training.clip, STREAMED_COMPILED if execution.compile else ()
         )
     policy = gradient_policy(execution.gradients, optimizer, training.clip, streamer)
+    if sharded and execution.reduce == "step":
+        policy = WholeGradients(system, policy)
     barrier = (lambda: keep_shards_only(system)) if streamer is None else streamer.synchronize
     return Prepared(system, optimizer, policy, barrier, measurable=streamer is None)
 

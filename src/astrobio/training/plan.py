@@ -133,10 +133,9 @@ def make_plan(
     card, forecasts = GPUS[gpu], []
     room = card.memory * SLACK - CONTEXT
     for execution in candidates(accumulation, gpus, float8):
-        kinds = ("block", "step") if gpus > 1 and not execution.offload else ("block",)
         found = [
-            _fit_activations(system, costs, replace(execution, gather=kind), shape, card, gpus, accumulation)
-            for kind in kinds
+            _fit_activations(system, costs, how, shape, card, gpus, accumulation)
+            for how in _sharings(execution, gpus, accumulation)
         ]
         forecasts += found
         fitting = [one for one in found if one.peak <= room and one.host <= host_bytes]
@@ -156,6 +155,14 @@ def candidates(accumulation: int, gpus: int, float8: bool) -> list[ExecutionConf
     if accumulation > 1:
         return [kept, replace(base, gradients="host")]
     return [kept, replace(base, gradients="backward"), replace(base, gradients="backward", offload=True)]
+
+
+def _sharings(execution: ExecutionConfig, gpus: int, accumulation: int) -> list[ExecutionConfig]:
+    """The ways in which ranks may share weights and gradients in one strategy."""
+    if gpus == 1 or execution.offload:
+        return [execution]
+    once = replace(execution, gather="step")
+    return [execution, once, *([replace(once, reduce="step")] if accumulation > 1 else [])]
 
 
 @dataclass(frozen=True)
@@ -258,6 +265,8 @@ def _gradient_bytes(
     arriving = largest * size / shards, tensor * size / shards
     if execution.gradients in ("backward", "host") or execution.offload:  # offloading sends gradients home too
         return 0.0, arriving
+    if execution.reduce == "step" and shards > 1:  # in bf16, in which the forward computes
+        return total * 2.0, (largest * 2.0, tensor * 2.0)
     return total * size / shards, arriving if accumulation > 1 else (0.0, 0.0)
 
 
@@ -353,7 +362,7 @@ def _encoder_seconds(
 def _sharing_seconds(
     system: UnifiedMultiModalSystem, execution: ExecutionConfig, gpus: int, accumulation: int
 ) -> float:
-    """What ranks lose to each other in a step: bf16 weights come in, gradients go out after each micro-batch.
+    """What ranks lose to each other in a step: bf16 weights come in, gradients go out.
 
     A collective beside products costs its whole time: they are slower by about as much. The hooks around each group of
     weights keep the host from launching.
@@ -362,8 +371,9 @@ def _sharing_seconds(
     foreign = sum(p.numel() for p in system.parameters()) * (shards - 1) / shards
     gathers = 1 if execution.gather == "step" else 2 * accumulation
     size = 2 if execution.weights == "bf16" and gpus == shards == 2 else 4  # as `parallel.sum_type` has it
+    reduces = 1 if execution.reduce == "step" else accumulation
     groups = len(gathered_blocks(system)) + PARTS
-    return foreign * (gathers * 2 + accumulation * size) / COLLECTIVE_RATE + accumulation * groups * HOOK_SECONDS
+    return foreign * (gathers * 2 + reduces * size) / COLLECTIVE_RATE + accumulation * groups * HOOK_SECONDS
 
 
 def _offloaded_seconds(

@@ -88,6 +88,7 @@ def train_step(
         if policy.steps_in_backward:
             result.losses, result.skipped = _judge(losses, batches)
         if not result.skipped:
+            policy.before_backward(place == len(batches) - 1)
             loss.total.backward()
     keep_shards_only(system)
     if not policy.steps_in_backward:
