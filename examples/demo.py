@@ -79,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     data, run_dir, evaluation = options.out / "worlds", options.out / "run", options.out / "evaluation.json"
 
-    run("simulate", "--worlds", str(options.worlds), "--seed", "1", "--out", str(data))
+    run("simulate", "--worlds", str(options.worlds), "--seed", "1", "--depth", "deep", "--out", str(data))
     run("train", "--preset", "mini", "--data", str(data), "--out", str(run_dir),
         "--set", f"training.steps={options.steps}", "--set", "training.validate_every=20",
         "--set", "training.warmup_steps=10")  # fmt: skip
@@ -94,12 +94,11 @@ def main() -> None:
                "assessed": {"state": world["state"], "inhabited": own, "inhabited_by_shipped": shipped}}  # fmt: skip
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     console.print(
-        f"The assessed world is in truth: [bold]{world['state']}[/bold]. Inhabited, says the system after this minute of "
-        f"training: {100 * own:.0f}%; the one that ships, trained on 20,000 worlds: {100 * shipped:.0f}%."
+        f"The assessed world is in truth: [bold]{world['state']}[/bold]. Inhabited, says the system after this "
+        f"minute of training: {100 * own:.0f}%; the one that ships, trained on 20,000 worlds: {100 * shipped:.0f}%."
     )
-    console.print(
-        f"Reports, to open in a browser: [bold]{(options.out / 'report.html').resolve()}[/bold], and beside it"
-    )
+    for name in ("report.html", "report-of-the-shipped-model.html"):
+        console.print(f"To open in a browser: [bold]{(options.out / name).resolve()}[/bold]", soft_wrap=True)
 
 
 if __name__ == "__main__":
