@@ -55,7 +55,7 @@ def out(tmp_path: Path) -> Path:
         np.savez_compressed(folder / "predictions" / f"trees-{view}.npz", **probabilities)
     shares = ("right_state", "right_verdict", "consistent", "gases_agree", "gases_exact", "gases_named")
     words = {**dict.fromkeys(shares, 0.5), "temperature_agrees": float("nan"), "worlds": 120, "seconds": 3.0}
-    (folder / "language" / "unified-seed-0.json").write_text(json.dumps(words))
+    (folder / "language" / "unified-seed-0.json").write_text(json.dumps(words | {"unguided": words}))
     return tmp_path / "out"
 
 
@@ -76,6 +76,7 @@ def test_report_holds_every_finding(report: ModuleType, out: Path, tmp_path: Pat
     assert figures == {"systems", "ablations", "language", "ood", "reliability", "confusion"}
     page = (tmp_path / "worlds_20k.md").read_text()
     tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert "| unified-seed-0, unguided, deep | 120 | 50.0% |" in page and "| unified, mini, seeds averaged |" in page
     assert "| late fusion of the four alone, mini |" in page and len({line.count("|") for line in tables[:8]}) == 1
 
 
