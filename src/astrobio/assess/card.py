@@ -69,7 +69,8 @@ def model_card(config: RunConfig, best: Mapping[str, Any], scores: Mapping[str, 
         version=__version__, states=", ".join(WORLD_STATES), parameters=counts.pop("total"), megabytes=size / 1e6,
         parts=", ".join(f"{name.replace('_', ' ')} {count / 1e6:.1f} M" for name, count in counts.items()),
         steps=training.steps, batch=training.batch_size * training.accumulation, lr=training.lr, seed=training.seed,
-        best_step=best["step"], best_accuracy=best["accuracy"], data=_data(scores), scores=_scores(scores),
+        best_step=best["step"], best_accuracy=best["accuracy"], data=_data(scores),
+        scores=_scores(scores, training.seed),
     )  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def _data(scores: Mapping[str, Any]) -> str:
     )
 
 
-def _scores(scores: Mapping[str, Any]) -> str:
+def _scores(scores: Mapping[str, Any], seed: int) -> str:
     entries = {**(scores.get("mean") or {}), **scores, **(scores.get("single") or {})}
     rows = [(name, entry) for name in ROWS if isinstance(entry := entries.get(name), Mapping) and "ci95" in entry]
     if not rows:
@@ -108,7 +109,15 @@ def _scores(scores: Mapping[str, Any]) -> str:
         mean = entry.get("macro_accuracy", entry.get("mean"))
         ece = f"{entry['ece']:.3f}" if "ece" in entry else ""
         lines.append(f"| {ROWS[name]} | {100 * mean:.1f}% [{100 * low:.1f}, {100 * high:.1f}] | {ece} |")
-    return "\n".join([*lines, *_language(scores.get("language") or {})])
+    return "\n".join([*lines, *_own(entries.get("unified") or {}, seed), *_language(scores.get("language") or {})])
+
+
+def _own(entry: Mapping[str, Any], seed: int) -> list[str]:
+    """What these very weights reach, where the table shows a mean over several seeds."""
+    seeds = entry.get("seeds") or []
+    if len(seeds) < 2 or seed >= len(seeds):
+        return []
+    return ["", f"Means over {len(seeds)} seeds; these weights, of seed {seed}, reach {100 * seeds[seed]:.1f}%."]
 
 
 def _language(found: Mapping[str, Any]) -> list[str]:
