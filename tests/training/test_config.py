@@ -33,7 +33,10 @@ def test_configuration_survives_json():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("training.learning_rat=1", "training.learning_rat: unknown configuration key; did you mean training."),
+        (
+            "training.learning_rat=1",
+            "training.learning_rat: unknown configuration key; expected one of steps, batch_size,",
+        ),
         ("training.step=1", "did you mean training.steps?"),
         ("trainning.lr=1", "did you mean training?"),
         ("system.decoder.layer=1", "did you mean system.decoder.layers?"),

@@ -220,8 +220,9 @@ def _build(kind: type, data: Mapping[str, Any], prefix: str) -> Any:
 def _known_keys(found: Iterable[str], known: list[str], prefix: str) -> None:
     for key in found:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise InputError(f"{prefix}{key}: unknown configuration key; did you mean {prefix}{close[0]}?")
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"expected one of {', '.join(known)}"
+            raise InputError(f"{prefix}{key}: unknown configuration key; {hint}")
 
 
 def _parse(text: str, hint: Any, where: str) -> Any:
