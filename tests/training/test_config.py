@@ -38,6 +38,7 @@ def test_configuration_survives_json():
             "training.learning_rat: unknown configuration key; expected one of steps, batch_size,",
         ),
         ("training.step=1", "did you mean training.steps?"),
+        ("execution.reduce=step", "set execution.gather=step, execution.optimizer=adamw8bit and execution.gradients"),
         ("trainning.lr=1", "did you mean training?"),
         ("system.decoder.layer=1", "did you mean system.decoder.layers?"),
         ("training.lr.x=1", "training.lr has no fields"),

@@ -55,11 +55,12 @@ class ExecutionConfig:
             raise InputError(
                 f"execution.gradients: {self.gradients!r} needs execution.optimizer=adamw8bit, found {self.optimizer}"
             )
-        if self.reduce == "step" and (self.gather != "step" or self.gradients not in ("keep", "stochastic")):
+        whole = (self.gather, self.optimizer) == ("step", "adamw8bit") and self.gradients in ("keep", "stochastic")
+        if self.reduce == "step" and not whole:
             raise InputError(
                 "execution.reduce: gradients stay whole between micro-batches where weights do; set "
-                "execution.gather=step and execution.gradients to keep or stochastic, found "
-                f"{self.gather}, {self.gradients}"
+                "execution.gather=step, execution.optimizer=adamw8bit and execution.gradients to keep or stochastic, "
+                f"found {self.gather}, {self.optimizer}, {self.gradients}"
             )
         if self.activation_gib is not None and self.activation_gib < 0:
             raise InputError(f"execution.activation_gib: expected none or at least 0, found {self.activation_gib}")

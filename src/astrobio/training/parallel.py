@@ -142,7 +142,8 @@ def prepare(
         )
     policy = gradient_policy(execution.gradients, optimizer, training.clip, streamer)
     if sharded and execution.reduce == "step":
-        policy = WholeGradients(system, policy)
+        assert isinstance(optimizer, AdamW8bit)
+        policy = WholeGradients(system, policy, optimizer)
     barrier = (lambda: keep_shards_only(system)) if streamer is None else streamer.synchronize
     return Prepared(system, optimizer, policy, barrier, measurable=streamer is None)
 

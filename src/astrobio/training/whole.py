@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from astrobio.training.eight_bit import AdamW8bit
 from astrobio.training.gradients import GradientPolicy, add_stochastically_
 from astrobio.training.ranks import rank
 
@@ -26,12 +27,11 @@ class WholeGradients:
 
     steps_in_backward = False
 
-    def __init__(self, system: nn.Module, inner: GradientPolicy) -> None:
+    def __init__(self, system: nn.Module, inner: GradientPolicy, optimizer: AdamW8bit) -> None:
         assert isinstance(system, FSDPModule)
-        self._system, self._inner, self._last = system, inner, True
+        self._system, self._inner, self._optimizer, self._last = system, inner, optimizer, True
         self._sums: dict[int, Tensor] = {}  # by place among the whole weights
         self._hooked: dict[int, nn.Parameter] = {}  # by id; FSDP2 keeps the whole weights' own tensors for good
-        self._steps = 0
         self._draws: Counter[int] = Counter()
 
     @property
@@ -50,7 +50,6 @@ class WholeGradients:
         """Forget what an aborted step may have left."""
         self._sums.clear()
         self._draws.clear()
-        self._steps += 1
         self._inner.begin()
 
     def before_backward(self, last: bool) -> None:
@@ -71,8 +70,9 @@ class WholeGradients:
             if total is None:
                 total = gradient
             elif total.dtype == torch.bfloat16:
-                self._draws[place] += 1
-                add_stochastically_(total, gradient, hash((self._steps, place, self._draws[place], rank())))
+                self._draws[place] += 1  # with the updates, the same numbers after resuming
+                seed = hash((self._optimizer.updates, place, self._draws[place], rank()))
+                add_stochastically_(total, gradient, seed)
             else:
                 total.add_(gradient)
             parameter.grad = total if self._last else None
