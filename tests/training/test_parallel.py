@@ -96,7 +96,8 @@ def _assert_same(found: list, expected: list) -> None:
         assert skipped == ""
         assert norm == pytest.approx(other_norm, rel=1e-4)
         assert losses["total"] == pytest.approx(other["total"], rel=1e-5)
-        assert losses == pytest.approx(other, rel=1e-5, abs=1e-5)
+        # Single parts amplify what two sums in another order leave after some steps, differently on each processor.
+        assert losses == pytest.approx(other, rel=3e-5, abs=1e-5)
 
 
 def test_two_ranks_equal_one_and_one_without_a_modality_never_hangs(whole: tuple[Path, list]) -> None:
