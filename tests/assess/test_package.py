@@ -61,7 +61,7 @@ def test_the_card_quotes_scores_and_data(finished: Path, tmp_path: Path):
 
 
 def test_the_card_takes_the_mini_system_from_the_big_benchmark(finished: Path, tmp_path: Path):
-    """The benchmark's headline is the larger system; the card must not claim its score."""
+    """Where a benchmark's headline is the larger system, the card must not claim its score."""
 
     def entry(mean: float) -> dict[str, object]:
         return {"macro_accuracy": mean, "ci95": [mean, mean], "ece": 0.01}

@@ -28,14 +28,13 @@ from astrobio.batch import (
 from astrobio.batch.graph import FLUX_SCALE
 from astrobio.errors import InputError
 from astrobio.evaluation.calibrate import Calibration
-from astrobio.evaluation.language import opening
+from astrobio.evaluation.language import MAX_NEW_TOKENS, opening
 from astrobio.formats.climate import load_climate
 from astrobio.formats.metabolism import read_metabolism_counted
 from astrobio.formats.spectra import read_spectrum
 from astrobio.training.checkpoint import LoadedRun, load_run
 
 PACKAGED_RUN = Path(__file__).parent / "model"  # a trained run that ships with the package
-MAX_NEW_TOKENS = 160
 COLD_NOTE = (
     "On the Confidence of Life Detection scale (Green et al. 2021, doi:10.1038/s41586-021-03804-9) a model's output "
     "alone never exceeds level 1: it points at a possible signal, it does not detect life."

@@ -83,4 +83,5 @@ class WholeGradients:
 
     def finish(self) -> Tensor:
         """The inner policy's update."""
+        assert not self._sums, "a parameter without a gradient in the last backward would lose its others"
         return self._inner.finish()
