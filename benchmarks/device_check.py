@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
+import worlds
+from astrobio.batch import IGNORED
+from astrobio.losses.combined import LossWeights
 from astrobio.models.cross_entropy import linear_cross_entropy
+from astrobio.system.presets import preset
+from astrobio.training.activations import BatchShape
+from astrobio.training.config import TrainingConfig
 from astrobio.training.eight_bit import AdamW8bit, Hyperparameters, fresh_state, update_reference_
+from astrobio.training.execution import ExecutionConfig
 from astrobio.training.gradients import gradient_policy
 from astrobio.training.kernels import update_
 from astrobio.training.offload import stream_blocks
+from astrobio.training.parallel import prepare
+from astrobio.training.step import train_step
 
 
 def update_kernel() -> str:
@@ -111,9 +122,41 @@ def accumulation() -> str:
     return ", ".join(f"{kind} {value:+.1e}" for kind, value in apart.items())
 
 
+def replayed() -> str:
+    """The mini system with recorded blocks against the plain one: two micro-batches a step, in two lengths of text."""
+    device, losses, norms_of = torch.device("cuda", 0), {}, {}
+    worlds.WORLDS, worlds.POINTS = 4, 60
+    batches = {}
+    for length in (64, 128):
+        worlds.TEXT = length
+        found = (worlds.random_batch(number) for number in range(2))
+        batches[length] = [
+            replace(b, input_ids=(ids := b.input_ids % 1024), lm_labels=ids.where(~b.context_mask, IGNORED))
+            for b in found
+        ]
+    graph: Any = batches[64][0].graph
+    shape = BatchShape(4, 128, graph.num_nodes, graph.edge_index.shape[1])
+    for graphs in (False, True):
+        torch.manual_seed(0)
+        execution = ExecutionConfig(optimizer="adamw8bit", gradients="keep", graphs=graphs)
+        prepared = prepare(preset("mini"), execution, TrainingConfig(lr=1e-3), device, shape)
+        for step in range(8):
+            chosen = [batch.to(device) for batch in batches[64 if step % 3 else 128]]
+            found = train_step(
+                prepared.system.train(), prepared.policy, chosen, LossWeights(), "bf16", (step, step + 1)
+            )
+            assert not found.skipped, found.skipped
+            losses.setdefault(graphs, []).append(found.losses["total"])
+            norms_of.setdefault(graphs, []).append(found.gradient_norm)
+    apart = [abs(a / b - 1) for a, b in zip(losses[True], losses[False], strict=True)]
+    norms = [abs(a / b - 1) for a, b in zip(norms_of[True], norms_of[False], strict=True)]
+    assert max(apart) < 0.01 and norms[0] < 0.01, (apart, norms, losses)
+    return f"losses {losses[False][0]:.4f} … {losses[False][-1]:.4f}, apart {max(apart):.1e}, norms {max(norms):.1e}"
+
+
 def main() -> None:
     """Run every check; one that fails does not stop the others."""
-    checks: tuple[Callable[[], str], ...] = (update_kernel, cross_entropy, streaming, accumulation)
+    checks: tuple[Callable[[], str], ...] = (update_kernel, cross_entropy, streaming, accumulation, replayed)
     for check in checks:
         try:
             print(f"{check.__name__}: ok, {check()}", flush=True)

@@ -3,8 +3,9 @@
     python benchmarks/parts_step.py
 
 The same weights, inputs and arithmetic. Eager: `torch.nn.Conv3d` on padded fields, in the plain and in the
-channels-last layout, and PyG's gather and scatter over edges × features. Before them, each depthwise convolution by
-itself.
+channels-last layout, and PyG's gather and scatter over edges × features. Ours: our kernels, blocks compiled
+(`execution.compile`), and then recorded as CUDA graphs as well (`execution.graphs`). Before them, each depthwise
+convolution by itself.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from astrobio.models.initialise import init_weights
 from astrobio.models.metabolic_vae import MetabolicVAE
 from astrobio.models.sphere import pad_sphere
 from astrobio.system.presets import preset
+from astrobio.training.activations import replayed_blocks
+from astrobio.training.replay import replay_blocks
 from machine import parser, seconds, table, write
 from worlds import random_batch
 
@@ -47,7 +50,7 @@ def plain_mix(layout: torch.memory_format) -> Any:
     return mix
 
 
-def climate(batch: MultiModalBatch, layout: torch.memory_format | None) -> float:
+def climate(batch: MultiModalBatch, layout: torch.memory_format | None, graphs: bool = False) -> float:
     """Seconds of the climate network: compiled and by our kernels, or eager `torch.nn` in one layout."""
     with torch.device("meta"):
         network = ClimateCNN(preset("full_16_8b").climate_cnn).to(torch.bfloat16)
@@ -55,7 +58,7 @@ def climate(batch: MultiModalBatch, layout: torch.memory_format | None) -> float
     init_weights(network, 26)
     ours = ConvBlock._mix
     if layout is None:
-        _compile(network.stages)
+        _accelerate(network, graphs)
     else:
         ConvBlock._mix = plain_mix(layout)
 
@@ -95,7 +98,7 @@ def convolutions(width: int, rows: tuple[int, int, int, int]) -> dict[str, float
     return out
 
 
-def metabolism(batch: MultiModalBatch, compiled: bool) -> float:
+def metabolism(batch: MultiModalBatch, compiled: bool, graphs: bool = False) -> float:
     """Seconds of the metabolic autoencoder."""
     with torch.device("meta"):
         network = MetabolicVAE(preset("full_16_8b").metabolic_vae).to(torch.bfloat16)
@@ -103,7 +106,7 @@ def metabolism(batch: MultiModalBatch, compiled: bool) -> float:
     init_weights(network, 25)
     vae_module.gather_messages = gather_messages if compiled else scattered_messages
     if compiled:
-        _compile(network)
+        _accelerate(network, graphs)
 
     def step() -> None:
         out = network(batch.graph, batch.growth, batch.growth_mask)
@@ -113,10 +116,13 @@ def metabolism(batch: MultiModalBatch, compiled: bool) -> float:
     return seconds(step)
 
 
-def _compile(network: torch.nn.Module) -> None:
+def _accelerate(network: torch.nn.Module, graphs: bool) -> None:
+    """As `training.parallel.prepare` does it in the whole system."""
     for block in network.modules():
-        if type(block).__name__ in ("ConvBlock", "MessageLayer", "EncoderBlock"):
-            block.compile()
+        if type(block).__name__ in ("ConvBlock", "EncoderBlock"):
+            block.compile(dynamic=False)
+    if graphs:
+        replay_blocks(replayed_blocks(network, ()))
 
 
 def main() -> None:
@@ -129,9 +135,11 @@ def main() -> None:
         "depthwise_1536": lambda: convolutions(1536, (16, 2, 4, 8)),
         "depthwise_4096": lambda: convolutions(4096, (16, 2, 2, 4)),
         "climate_cnn_eager": lambda: climate(batch, torch.contiguous_format),
-        "climate_cnn_ours": lambda: climate(batch, None),
+        "climate_cnn_compiled": lambda: climate(batch, None),
+        "climate_cnn_graphs": lambda: climate(batch, None, graphs=True),
         "graph_vae_eager": lambda: metabolism(batch, False),
-        "graph_vae_ours": lambda: metabolism(batch, True),
+        "graph_vae_compiled": lambda: metabolism(batch, True),
+        "graph_vae_graphs": lambda: metabolism(batch, True, graphs=True),
         "climate_cnn_eager_channels_last": lambda: climate(batch, torch.channels_last_3d),
     }
     for name, piece in pieces.items():
@@ -145,8 +153,9 @@ def main() -> None:
         torch.cuda.empty_cache()
         times = result["seconds"]
         for part in ("climate_cnn", "graph_vae"):
-            if f"{part}_eager" in times and f"{part}_ours" in times:
-                result[f"ratio_{part}"] = times[f"{part}_eager"] / times[f"{part}_ours"]
+            for way in ("compiled", "graphs"):
+                if f"{part}_eager" in times and f"{part}_{way}" in times:
+                    result[f"ratio_{part}_{way}"] = times[f"{part}_eager"] / times[f"{part}_{way}"]
         print(name, result.get(f"error_{name}", result.get("operator_ms", {}).get(name, times.get(name))), flush=True)
         write(options.out, "parts_step", result)
     table([("part", "ms")] + [(name, time * 1e3) for name, time in result["seconds"].items()])

@@ -278,6 +278,7 @@ def test_streaming_from_host_memory_trains_as_on_the_device(batch: MultiModalBat
         ({"weights": "bf16"}, "bf16 needs execution.optimizer=adamw8bit"),
         ({"gradients": "host"}, "'host' needs execution.optimizer=adamw8bit"),
         ({"activation_gib": -1.0}, "at least 0"),
+        ({"graphs": True, "optimizer": "adamw8bit", "offload": True}, "set execution.offload=false"),
     ],
 )
 def test_contradictions_are_refused(options: dict, message: str) -> None:
@@ -292,6 +293,7 @@ def test_contradictions_are_refused(options: dict, message: str) -> None:
         ({"gradients": "stochastic", "offload": True}, 2, "set execution.gradients=keep, found stochastic"),
         ({"gradients": "keep", "offload": True}, 1, "set execution.gradients=backward, found keep"),
         ({"gather": "step", "offload": True}, 2, "set execution.gather=block, found step"),
+        ({"graphs": True}, 2, "set execution.graphs=false"),
         ({"shards": 3}, 4, "a divisor of the 4 ranks, found 3"),
     ],
 )

@@ -5,7 +5,7 @@ Dimension letters: B worlds, S text positions, D width, Q tokens, N nodes, M sto
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ COMPILED_SHARE = (
     0.39  # of an eager block's kept activations that a compiled one keeps (decoder layer, 133.2 GB on one H200)
 )
 SMALLEST_GROUP = 25_000_000  # weights of a block that ranks gather by itself; each group costs the host a millisecond
+LARGEST_REPLAYED = 150_000_000  # weights of a block that CUDA graphs pay for: products of larger ones outlast launches
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
 
@@ -71,6 +72,18 @@ def gathered_blocks(system: nn.Module) -> dict[str, nn.Module]:
     """The blocks that sharded ranks gather one by one; smaller ones are gathered with the rest of their part."""
     sizes = {name: sum(p.numel() for p in block.parameters()) for name, block in blocks_of(system).items()}
     return {name: block for name, block in blocks_of(system).items() if sizes[name] >= SMALLEST_GROUP}
+
+
+def replayed_blocks(system: nn.Module, recomputed: Iterable[str]) -> dict[str, nn.Module]:
+    """The blocks that CUDA graphs are recorded of: small, of the same shapes in every batch, and not recomputed."""
+    again = set(recomputed)
+    return {
+        name: block
+        for name, block in blocks_of(system).items()
+        if name not in again
+        and not isinstance(block, MessageLayer)  # another number of rows in each batch
+        and sum(p.numel() for p in block.parameters()) <= LARGEST_REPLAYED
+    }
 
 
 def block_inputs(system: UnifiedMultiModalSystem, shape: BatchShape) -> dict[str, tuple[Any, ...]]:

@@ -24,6 +24,8 @@ class ExecutionConfig:
         gradients: where they live, see `astrobio.training.gradients`.
         float8: multiply in 8-bit floating point in the large linear layers.
         compile: compile block by block.
+        graphs: record blocks of up to 150 million weights as CUDA graphs, on one GPU; they keep a copy of their
+            gradients for it. Without a GPU it changes nothing.
         activation_gib: memory for what the blocks keep for the backward; the rest is computed again. 0 keeps nothing
             but the blocks' inputs, None keeps everything.
         gather: where ranks share weights, "block" gathers each block for its forward and again for its backward; "step"
@@ -39,11 +41,17 @@ class ExecutionConfig:
     gradients: GradientKind = "keep"
     float8: bool = False
     compile: bool = False
+    graphs: bool = False
     activation_gib: float | None = None
     gather: GatherKind = "block"
     reduce: ReduceKind = "micro_batch"
     shards: int = 0
     offload: bool = False
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether each new shape of a batch costs something, so that texts had better come in few lengths."""
+        return self.compile or self.graphs
 
     def __post_init__(self) -> None:
         if self.weights == "bf16" and self.optimizer != "adamw8bit":
@@ -62,6 +70,8 @@ class ExecutionConfig:
                 "execution.gather=step, execution.optimizer=adamw8bit and execution.gradients to keep or stochastic, "
                 f"found {self.gather}, {self.optimizer}, {self.gradients}"
             )
+        if self.graphs and self.offload:
+            raise InputError("execution.graphs: recorded weights stay where they are; set execution.offload=false")
         if self.activation_gib is not None and self.activation_gib < 0:
             raise InputError(f"execution.activation_gib: expected none or at least 0, found {self.activation_gib}")
         if self.shards < 0:

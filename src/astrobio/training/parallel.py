@@ -30,6 +30,7 @@ from astrobio.training.activations import (
     empty_system,
     gathered_blocks,
     recomputed_blocks,
+    replayed_blocks,
 )
 from astrobio.training.config import TrainingConfig
 from astrobio.training.eight_bit import AdamW8bit, local
@@ -39,6 +40,7 @@ from astrobio.training.offload import BlockStreamer, settle, stream_blocks
 from astrobio.training.optim import build_optimizer
 from astrobio.training.plan import require_fit
 from astrobio.training.ranks import keep_shards_only, shard_place, world_size
+from astrobio.training.replay import replay_blocks
 from astrobio.training.start import freeze
 from astrobio.training.step import is_mixed
 from astrobio.training.whole import WholeGradients
@@ -96,6 +98,11 @@ def check_execution(execution: ExecutionConfig, ranks: int) -> None:
             "execution.offload: weights live in host memory because the GPU cannot hold them whole; set "
             "execution.gather=block, found step"
         )
+    if ranks > 1 and execution.graphs:
+        raise InputError(
+            f"execution.graphs: recorded weights stay where they are, those of {ranks} ranks travel; set "
+            "execution.graphs=false"
+        )
     if ranks > 1 and execution.shards and ranks % execution.shards:
         raise InputError(f"execution.shards: expected a divisor of the {ranks} ranks, found {execution.shards}")
 
@@ -127,6 +134,8 @@ def prepare(
         fill(system, home, load)
     recomputed = () if streamed else choose_recomputed(config, execution, shape)
     transform(system, replace(execution, compile=execution.compile and not streamed), recomputed)
+    if execution.graphs and device.type == "cuda":
+        replay_blocks(replayed_blocks(system, recomputed))
     if sharded:
         mixed = device.type == "cuda" and is_mixed(device, training.precision)
         shard(system, make_mesh(device, execution.shards), execution, mixed)

@@ -28,6 +28,7 @@ from astrobio.training.activations import (
     empty_system,
     gathered_blocks,
     recomputed_blocks,
+    replayed_blocks,
 )
 from astrobio.training.eight_bit import block_size
 from astrobio.training.execution import ExecutionConfig
@@ -225,6 +226,9 @@ def forecast(
         "activations": float(sum(cost.recomputed if name in again else cost.kept for name, cost in costs.items())),
         "working": work + head,
     }
+    if execution.graphs:
+        kept = replayed_blocks(system, again).values()
+        out["graphs"] = float(sum(p.numel() for block in kept for p in block.parameters()) * size)
     if streamed and gpus == 1:
         # In a block's backward its weights and moments are there, the next one's arrive and the last one's leave; the
         # head's gradient is gone by then, and while it is there only one block's weights are.
