@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+PROFILED = 15  # kernels that a profile names
+TALK = ("nccl", "gloo", "c10d")  # in the names of what communicates
 
 
 def describe() -> dict[str, Any]:
@@ -59,6 +61,41 @@ def seconds(step: Callable[[], Any], *, warmup: int = 2, repeats: int = 5) -> fl
         torch.cuda.synchronize()
         times.append(start.elapsed_time(end) / 1e3)
     return statistics.median(times)
+
+
+def profile(step: Callable[[], float], on_gpu: bool = True) -> dict[str, Any]:
+    """Where the time of one step goes, in seconds; `step` says how many it took.
+
+    `busy` is the time in which any kernel runs, `exposed_communication` that in which only communication does, `idle`
+    the rest of the step, in which the GPU waits for the host.
+    """
+    wanted = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[wanted], acc_events=True) as found:  # noting the host's work would slow it
+        wall = step()
+    kernels, total = [], {}
+    for event in found.events() or []:
+        if str(event.device_type).endswith("CPU") == on_gpu or getattr(event, "is_user_annotation", False):
+            continue
+        start, end = event.time_range.start / 1e6, event.time_range.end / 1e6
+        kernels.append((start, end, any(mark in event.name.lower() for mark in TALK)))
+        total[event.name] = total.get(event.name, 0.0) + (end - start if on_gpu else event.self_cpu_time_total / 1e6)
+    everything, work = covered(kernels), covered([kernel for kernel in kernels if not kernel[2]])
+    talk = sum(end - start for start, end, talks in kernels if talks)
+    longest = sorted(total, key=lambda name: -total[name])[:PROFILED]
+    return {
+        "wall": wall, "launches": len(kernels), "kernels_sum": sum(total.values()), "busy": everything,
+        "idle": wall - everything, "communication": talk, "exposed_communication": everything - work,
+        "communication_share": talk / wall, "kernels": {name[:80]: round(total[name], 5) for name in longest},
+    }  # fmt: skip
+
+
+def covered(intervals: list[tuple[float, float, bool]]) -> float:
+    """Length of the union of intervals."""
+    length, reached = 0.0, float("-inf")
+    for start, end, _ in sorted(intervals):
+        length += max(end - max(start, reached), 0.0)
+        reached = max(reached, end)
+    return length
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ from astrobio.training.config import TrainingConfig
 from astrobio.training.execution import ExecutionConfig
 from astrobio.training.parallel import Prepared, prepare
 from astrobio.training.step import train_step
-from machine import parser, table, write
+from machine import parser, profile, table, write
 
 WAYS = {"plain": (False, False), "compiled": (True, False), "graphs": (False, True), "both": (True, True)}
 TEXT = 192  # tokens of the simulator's texts, padded to a multiple of 64
@@ -82,7 +82,9 @@ def measure(name: str) -> dict[str, Any]:
             times[way] += seconds
     for way in WAYS:
         middle = statistics.median(times[way])
+        kernels = profile(lambda way=way: turn(built[way], batches, 1)[0][0])
         found[way] |= {"step_seconds": middle, "worlds_s": worlds.WORLDS / middle}
+        found[way] |= {"profile": {key: kernels[key] for key in ("launches", "busy", "kernels")}}
     for way in WAYS:
         found[way]["ratio"] = found["plain"]["step_seconds"] / found[way]["step_seconds"]
     return found
@@ -96,12 +98,13 @@ def main() -> None:
     options = arguments.parse_args()
     worlds.WORLDS, worlds.TEXT, worlds.POINTS = options.worlds, TEXT, 120
     result: dict[str, Any] = {"worlds": options.worlds, "presets": {}}
-    rows: list[tuple[Any, ...]] = [("preset", "way", "ms", "ratio", "GB", "first s", "loss")]
+    rows: list[tuple[Any, ...]] = [("preset", "way", "ms", "ratio", "busy ms", "launches", "GB", "first s", "loss")]
     for name in options.presets:
         result["presets"][name] = measure(name)
         write(options.out, "replay_step", result)
         rows += [
-            (name, way, one["step_seconds"] * 1e3, one["ratio"], one["peak_bytes"] / 1e9, one["first_step_seconds"],
+            (name, way, one["step_seconds"] * 1e3, one["ratio"], one["profile"]["busy"] * 1e3,
+             one["profile"]["launches"], one["peak_bytes"] / 1e9, one["first_step_seconds"],
              one["loss"])
             for way, one in result["presets"][name].items()
         ]  # fmt: skip

@@ -40,12 +40,10 @@ from astrobio.training.ranks import gather, join_ranks, leave_ranks, rank, world
 from astrobio.training.share import seed_of
 from astrobio.training.step import train_step
 from joint_step import against_parts, parts_seconds
-from machine import describe
+from machine import describe, profile
 
 DISTINCT = 4  # random micro-batches that a phase's numbers go round
-PROFILED = 15  # kernels that the profile names
 EVERY = 4  # steps after which the result is written
-TALK = ("nccl", "gloo", "c10d")  # in the names of what communicates
 
 
 def arguments() -> argparse.Namespace:
@@ -172,7 +170,7 @@ class Launch:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         if name == "profile":
-            self.result["profile"] = profile(self)
+            self.result["profile"] = profile(lambda: self.step(0, world_size())[0], self.device.type == "cuda")
             say(f"profile: {json.dumps({k: v for k, v in self.result['profile'].items() if k != 'kernels'})}")
         elif name == "parts":
             self.parts()
@@ -268,42 +266,6 @@ def all_peaks(device: torch.device) -> dict[str, int]:
     """The largest of all ranks' peaks."""
     every = [json.loads(text) for text in gather(json.dumps(peaks(device)))]
     return {name: max(found[name] for found in every) for name in every[0]}
-
-
-def profile(launch: Launch) -> dict[str, Any]:
-    """One step with one micro-batch on each rank: where this rank's time goes, in seconds.
-
-    `busy` is the time in which any kernel runs, `exposed_communication` that in which only communication does, `idle`
-    the rest of the step, in which the GPU waits for the host.
-    """
-    on_gpu = launch.device.type == "cuda"
-    wanted = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[wanted], acc_events=True) as found:  # noting the host's work would slow it
-        wall = launch.step(0, world_size())[0]
-    kernels, total = [], {}
-    for event in found.events() or []:
-        if str(event.device_type).endswith("CPU") == on_gpu or getattr(event, "is_user_annotation", False):
-            continue
-        start, end = event.time_range.start / 1e6, event.time_range.end / 1e6
-        kernels.append((start, end, any(mark in event.name.lower() for mark in TALK)))
-        total[event.name] = total.get(event.name, 0.0) + (end - start if on_gpu else event.self_cpu_time_total / 1e6)
-    everything, work = covered(kernels), covered([kernel for kernel in kernels if not kernel[2]])
-    talk = sum(end - start for start, end, talks in kernels if talks)
-    longest = sorted(total, key=lambda name: -total[name])[:PROFILED]
-    return {
-        "wall": wall, "launches": len(kernels), "kernels_sum": sum(total.values()), "busy": everything,
-        "idle": wall - everything, "communication": talk, "exposed_communication": everything - work,
-        "communication_share": talk / wall, "kernels": {name[:80]: round(total[name], 5) for name in longest},
-    }  # fmt: skip
-
-
-def covered(intervals: list[tuple[float, float, bool]]) -> float:
-    """Length of the union of intervals."""
-    length, reached = 0.0, float("-inf")
-    for start, end, _ in sorted(intervals):
-        length += max(end - max(start, reached), 0.0)
-        reached = max(reached, end)
-    return length
 
 
 def main() -> None:

@@ -12,6 +12,12 @@ Stages, each resumable and callable alone; everything is kept in `--out/DEPTH`, 
 
     python benchmarks/worlds_20k.py --out OUT --data deep=DIR jwst-50=DIR --stage prepare mini ablations
 
+Worlds of real genomes (`astrobio simulate --genomes`), with reactions hidden in the training of a further `small`:
+
+    python benchmarks/worlds_20k.py --out OUT --data deep-genomes=DIR jwst-50-genomes=DIR --name worlds_20k_genomes \
+        --stage prepare baselines mini small language report --decoder DIR \
+        --mini-systems unified --small-systems small small-reactions
+
 Stop it by SIGTERM (`timeout 580 python …`): trainings keep a checkpoint, and the same command goes on.
 """
 
@@ -59,8 +65,12 @@ ABLATIONS = {
     "no-graph-vae": ["loss.graph_vae=0"],
     "no-experts": ["loss.unimodal=0"],
 }
-SMALL = {"small": [], "small-frozen": ["training.frozen=decoder"]}
-WRITTEN = ("small", "small-frozen", "unified", "no-cross-attention")  # runs whose words are judged, at the first seed
+SMALL = {
+    "small": [],
+    "small-frozen": ["training.frozen=decoder"],
+    "small-reactions": ["training.reaction_dropout=0.3"],
+}
+WRITTEN = (*SMALL, "unified", "no-cross-attention")  # runs whose words are judged, at the first seed
 VALIDATIONS = 5  # of each training; the best weights are kept
 READ = 1024  # test worlds whose assessments are written and read
 OUTLIER_WORLDS = 512  # training worlds that shape the outlier models
@@ -120,7 +130,8 @@ def variants_of(stage: str, options: argparse.Namespace) -> dict[str, list[str]]
     if stage == "ablations":
         return {name: ABLATIONS[name] for name in options.ablations}
     alone = ["training.modality_dropout=0"]
-    return {"unified": [], **dict.fromkeys(MODALITIES, alone), options.pair: []}
+    found = {"unified": [], **dict.fromkeys(MODALITIES, alone), options.pair: []}
+    return {name: found[name] for name in options.mini_systems or found}
 
 
 def jobs_of(stage: str, folder: Path, data: Path, options: argparse.Namespace) -> list[Job]:
@@ -159,7 +170,7 @@ def store_of(job: Job, split: str) -> Store:
         _, _, prepared_with = read_run(job.folder / "prepared")
         assert statistics == prepared_with, "both are fitted to the same worlds"
         cache = job.cache if split in Stores._fields else "memory"
-        multiple = COMPILED_MULTIPLE if job.config.execution.compile else 1
+        multiple = COMPILED_MULTIPLE if job.config.execution.fixed_shapes else 1
         half = is_mixed(device, settings.precision)
         store = Store(worlds, Collator(tokenizer, statistics, settings.max_length), device, cache, 0, half, multiple)
         records = [worlds.record(i) for i in range(len(worlds))] if job.like.name != "prepared" else None
@@ -314,6 +325,7 @@ def shared_arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--decoder", type=Path, help="folder of the pretrained decoder (docs/models.md)")
     parser.add_argument("--small-preset", default="small", help="size of the large system; mini for a rehearsal")
+    parser.set_defaults(mini_systems=[])
     return parser
 
 
@@ -323,16 +335,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for everything")
     parser.add_argument("--data", nargs="*", default=[], metavar="DEPTH=DIR", help="folders of worlds by depth")
     parser.add_argument("--stage", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--mini-systems", nargs="*", metavar="NAME", help="unified, modalities, the pair [all]")
     parser.add_argument("--ablations", nargs="*", default=list(ABLATIONS), choices=list(ABLATIONS))
     parser.add_argument("--small-steps", type=int, default=2000)
     parser.add_argument("--small-batch", type=int, default=32)
     parser.add_argument("--small-seeds", type=int, default=1)
-    parser.add_argument("--small-systems", nargs="*", default=list(SMALL), choices=list(SMALL))
+    parser.add_argument("--small-systems", nargs="*", default=["small", "small-frozen"], choices=list(SMALL))
     parser.add_argument("--small-set", action="append", default=[], dest="small_overrides", metavar="KEY=VALUE")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the result")
-    parser.add_argument("--figures", type=Path, default=Path(__file__).parents[1] / "docs/figures")
+    parser.add_argument("--name", default=worlds_20k_report.NAME, help="of the result file, its page and figures")
+    parser.add_argument("--figures", type=Path, help="folder of the figures [docs/figures; with --name: none]")
     options = parser.parse_args()
     options.data = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in options.data)}
+    unknown = set(options.mini_systems) - {"unified", *MODALITIES, options.pair}
+    if unknown:
+        parser.error(f"--mini-systems: expected unified, {', '.join(MODALITIES)} or the pair, found {sorted(unknown)}")
+    if options.name == worlds_20k_report.NAME and options.figures is None:
+        options.figures = Path(__file__).parents[1] / "docs/figures"
     return options
 
 
@@ -348,7 +367,7 @@ def main() -> None:
         for depth in options.data or worlds_20k_report.depths_in(options.out):
             do_stage(stage, depth, options, console)
     if "report" in options.stage:
-        worlds_20k_report.report(options.out, options.results, options.figures, console)
+        worlds_20k_report.report(options.out, options.results, options.figures, console, options.name)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from astrobio.batch import WORLD_STATES
 
 Found = Mapping[str, dict[str, Any]]  # depth → what `worlds_20k_report.of_depth` found
 ORDER = (
-    "unified", "unified-averaged", "small", "small-frozen", "no-experts", "late_fusion", "late_fusion-averaged",
-    "trees-all", "spectrum+climate",
+    "unified", "unified-averaged", "small", "small-reactions", "small-frozen", "no-experts", "late_fusion",
+    "late_fusion-averaged", "trees-all", "spectrum+climate",
     "trees-spectrum+climate", "spectrum", "trees-spectrum", "climate", "trees-climate", "text", "trees-text",
     "metabolism", "trees-metabolism", "trees-oracle",
 )  # fmt: skip
 NAMES = {
     "small": "unified, small", "small-frozen": "unified, small, decoder frozen", "unified": "unified, mini",
+    "small-reactions": "unified, small, reactions hidden in training",
     "unified-averaged": "unified, mini, seeds averaged", "late_fusion": "late fusion of the four alone, mini",
     "late_fusion-averaged": "late fusion, seeds averaged", "trees-all": "boosted trees on all features",
     "trees-oracle": "oracle: trees on the hidden truth",
@@ -41,8 +42,8 @@ def ordered(names: Collection[str]) -> list[str]:
     return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
 
-def draw_all(depths: Found, folder: Path) -> dict[str, Path]:
-    """Draw what there is to draw; returns figure → file."""
+def draw_all(depths: Found, folder: Path, prefix: str) -> dict[str, Path]:
+    """Draw what there is to draw into `folder/PREFIX_FIGURE.png`; returns figure → file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -53,7 +54,7 @@ def draw_all(depths: Found, folder: Path) -> dict[str, Path]:
     }  # fmt: skip
     drawn = {}
     for name, draw in drawers.items():
-        path = folder / f"worlds_20k_{name}.png"
+        path = folder / f"{prefix}_{name}.png"
         if _save(draw, depths, path):
             drawn[name] = path
     return drawn
@@ -95,7 +96,7 @@ def systems(figure: Any, depths: Found) -> bool:
                 entry = found["systems"][name]
                 colour = (
                     OURS
-                    if name in ("small", "unified", "unified-averaged")
+                    if name in ("small", "small-reactions", "unified", "unified-averaged")
                     else LIMIT
                     if name == "trees-oracle"
                     else RIVAL

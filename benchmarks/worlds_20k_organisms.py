@@ -2,35 +2,50 @@
 
     python benchmarks/worlds_20k_organisms.py --answers OUT/deep --data DIR
 
+Genomes are many: `--by clade` or `--by guild` puts their worlds together, `--result` names another file.
+
 `spectrum+climate` sees no metabolism, so what the others lose against it on a parent's worlds is lost to its graph.
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from astrobio.dataset.reader import WorldDataset
+from astrobio.formats.graphs import load_graphs
 from astrobio.training.checkpoint import write_json
 from machine import RESULTS, describe
 from worlds_20k_report import Depth
 
-SYSTEMS = ("unified", "small", "trees-all", "spectrum+climate", "trees-spectrum+climate")
+SYSTEMS = ("unified", "small", "small-reactions", "trees-all", "spectrum+climate", "trees-spectrum+climate")
 SPLITS = ("train", "validation", "test")
 
 
-def parents(data: Path, split: str) -> dict[str, str]:
-    """World → parent organism of its candidate metabolism; a candidate is named PARENT/VARIANT."""
+def organisms(data: Path, by: str) -> dict[str, str]:
+    """Candidate metabolism → its parent, clade or guild; a candidate is named PARENT/VARIANT, a genome's PARENT."""
+    found: dict[str, str] = {}
+    for graph, label in load_graphs(data / "organisms.npz"):
+        name = str(label["name"])
+        found[name] = {"parent": name.split("/")[0], "clade": str(label["clade"]), "guild": graph.guild}[by]
+    return found
+
+
+def groups(data: Path, split: str, group_of: Mapping[str, str]) -> dict[str, str]:
+    """World → group of its candidate metabolism."""
     worlds = WorldDataset(data, split)
     records = (worlds.record(index) for index in range(len(worlds)))
-    return {record["world_id"]: record["metabolism"].split("/")[0] for record in records}
+    return {record["world_id"]: group_of[record["metabolism"]] for record in records}
 
 
 def accuracies(depth: Depth, split: str, chosen: np.ndarray) -> dict[str, float]:
-    """Mean over seeds of each system's accuracy on the chosen worlds."""
+    """Mean over seeds of each system's accuracy on the chosen worlds; nothing where there are none."""
+    if not chosen.any():
+        return {}
     labels = depth.labels(split)[chosen]
     return {
         name: float(np.mean(depth.probabilities[name][split][:, chosen].argmax(axis=2) == labels))
@@ -39,8 +54,8 @@ def accuracies(depth: Depth, split: str, chosen: np.ndarray) -> dict[str, float]
     }
 
 
-def by_parent(depth: Depth, split: str, found: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Worlds and accuracies of every parent organism of a split."""
+def by_group(depth: Depth, split: str, found: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Worlds and accuracies of every group of organisms of a split."""
     names = np.array([found[world] for world in depth.worlds[f"{split}.world_ids"]])
     return {
         name: {"worlds": int((names == name).sum()), **accuracies(depth, split, names == name)}
@@ -53,21 +68,24 @@ def main() -> None:
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--answers", type=Path, required=True, help="folder of one depth of worlds_20k.py")
     parser.add_argument("--data", type=Path, required=True, help="the worlds of that depth")
+    parser.add_argument("--by", choices=("parent", "clade", "guild"), default="parent")
     parser.add_argument("--result", type=Path, default=RESULTS / "worlds_20k_organisms.json")
     options = parser.parse_args()
     depth = Depth(options.answers)
-    of = {split: parents(options.data, split) for split in SPLITS}
+    group_of = organisms(options.data, options.by)
+    of = {split: groups(options.data, split, group_of) for split in SPLITS}
     names = np.array([of["test"][world] for world in depth.worlds["test.world_ids"]])
     trained_on = sorted(set(of["train"].values()))
     new = ~np.isin(names, trained_on)
     result = {
         **describe(), "trained_on": trained_on,
-        "new_parents": {"worlds": int(new.sum()), **accuracies(depth, "test", new)},
-        "known_parents": {"worlds": int((~new).sum()), **accuracies(depth, "test", ~new)},
-        **{split: by_parent(depth, split, of[split]) for split in ("validation", "test")},
+        f"new_{options.by}s": {"worlds": int(new.sum()), **accuracies(depth, "test", new)},
+        f"known_{options.by}s": {"worlds": int((~new).sum()), **accuracies(depth, "test", ~new)},
+        **{split: by_group(depth, split, of[split]) for split in ("validation", "test")},
     }  # fmt: skip
     write_json(options.result, result)
-    for title, entry in (("new", result["new_parents"]), ("known", result["known_parents"]), *result["test"].items()):
+    pooled = [(title, result[f"{title}_{options.by}s"]) for title in ("new", "known")]
+    for title, entry in (*pooled, *result["test"].items()):
         shown = "  ".join(f"{key} {value:.3f}" for key, value in entry.items() if key != "worlds")
         print(f"{title:12} {entry['worlds']:5}  {shown}")
 

@@ -36,9 +36,11 @@ from astrobio.evaluation.predictions import Predictions, log_softmax
 from astrobio.training.checkpoint import read_json, write_json
 from machine import describe
 
+NAME = "worlds_20k"  # of the result file, its page and figures, unless another set of worlds is reported
 RUN = re.compile(r"(?P<name>.+)-seed-(?P<seed>\d+)")
 TREES = "trees-"
-HEADLINE = ("unified", "small")  # the result speaks of the first of these that was trained; the first has more seeds
+HEADLINE = ("unified", "small", "small-reactions")  # the result speaks of the first trained; the first has more seeds
+REACTIONS = "small-reactions"  # `small` with reactions hidden in training
 AVERAGED = "-averaged"  # of the seeds' probabilities: a deep ensemble (Lakshminarayanan et al. 2017, arXiv:1612.01474)
 LIVING = np.array(["biosphere" in name for name in WORLD_STATES])
 
@@ -138,7 +140,7 @@ class Depth:
     @property
     def headline(self) -> str:
         """The system that the result speaks of."""
-        return next(name for name in HEADLINE if name in self.runs)
+        return next(name for name in (*HEADLINE, *self.runs) if name in self.runs)
 
 
 def calibrated(answers: Mapping[str, Predictions]) -> dict[str, np.ndarray]:
@@ -179,7 +181,8 @@ def of_depth(depth: Depth) -> dict[str, Any]:
     ablated = [name for name in names if name.startswith("no-")]
     notes = {path.stem: read_json(path) for path in sorted((depth.folder / "predictions").glob("*.json"))}
     ood = [split for split in depth.splits if split.startswith("ood-")]
-    judged = [name for name in (*HEADLINE, f"{TREES}all") if name in names]
+    judged = [name for name in dict.fromkeys((*HEADLINE, best, f"{TREES}all")) if name in names]
+    hidden = {"reaction_dropout": difference(depth, REACTIONS, "small")} if {REACTIONS, "small"} <= set(names) else {}
     return {
         "headline": best,
         "observation": read_json(depth.folder / "data.json") if (depth.folder / "data.json").is_file() else None,
@@ -188,6 +191,7 @@ def of_depth(depth: Depth) -> dict[str, Any]:
         "systems": {name: score(depth, name) for name in names},
         "difference": {name: difference(depth, best, name) for name in names if name != best},
         "ablations": {name: difference(depth, "unified", name) for name in ablated if "unified" in names},
+        **hidden,
         "reliability": {name: reliability(depth.probabilities[name]["test"][0], depth.labels()) for name in judged},
         "confusion": confusion(
             depth.labels(), depth.probabilities[best]["test"][0].argmax(axis=1), len(WORLD_STATES)
@@ -207,36 +211,38 @@ def of_depth(depth: Depth) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def report(out: Path, results: Path, figures: Path, console: Console) -> None:
-    """Write `worlds_20k.json`, `worlds_20k.md` and the figures.
+def report(out: Path, results: Path, figures: Path | None, console: Console, name: str = NAME) -> None:
+    """Write `NAME.json`, `NAME.md` and, where there is a folder for them, the figures.
 
     Raises:
         InputError: no trained system in `out`.
     """
-    depths = {name: of_depth(Depth(out / name)) for name in depths_in(out) if (out / name / "worlds.npz").is_file()}
+    depths = {each: of_depth(Depth(out / each)) for each in depths_in(out) if (out / each / "worlds.npz").is_file()}
     if not depths:
         raise InputError(f"{out}: expected the answers of trained systems, found none; run the other stages first")
     first = depths["deep"] if "deep" in depths else next(iter(depths.values()))
     systems, best = first["systems"], first["headline"]
     result = {
         **describe(), "date": datetime.now(UTC).isoformat("T", "seconds"), "states": list(WORLD_STATES),
-        "unified": systems[best], "single": {name: systems.get(name) for name in MODALITIES},
+        "unified": systems[best], "single": {each: systems.get(each) for each in MODALITIES},
         "isolated_late_fusion": systems.get("late_fusion"), "gradient_boosting": systems.get(f"{TREES}all"),
         "confusion": first["confusion"], "oracle": systems.get(f"{TREES}oracle"),
         "ablations": first["ablations"], "language": first["language"], "ood": first["ood"], "depths": depths,
     }  # fmt: skip
-    write_json(results / "worlds_20k.json", _without_nan(result))
-    drawn = worlds_20k_figures.draw_all(depths, figures)
-    (results / "worlds_20k.md").write_text(tables(depths, drawn), encoding="utf-8")
-    console.print(f"{results / 'worlds_20k.json'}, {len(drawn)} figures in {figures}", highlight=False)
+    write_json(results / f"{name}.json", _without_nan(result))
+    drawn = {} if figures is None else worlds_20k_figures.draw_all(depths, figures, name)
+    (results / f"{name}.md").write_text(tables(depths, drawn, name), encoding="utf-8")
+    said = f"{len(drawn)} figures in {figures}" if drawn else "no figures"
+    console.print(f"{results / name}.json, {said}", highlight=False)
 
 
-def tables(depths: Mapping[str, dict[str, Any]], drawn: Mapping[str, Path]) -> str:
+def tables(depths: Mapping[str, dict[str, Any]], drawn: Mapping[str, Path], name: str) -> str:
     """One table and one figure a finding."""
-    parts = ["# Worlds-20k", ""]
+    parts = [f"# {name.capitalize().replace('_', '-')}", ""]
     for title, key, rows in (
         ("Systems: macro accuracy over six states", "systems", _system_rows(depths)),
         ("What each part adds to the `mini` system", "ablations", _difference_rows(depths)),
+        ("What hiding reactions in training adds to the `small` system", "reactions", _reaction_rows(depths)),
         ("Words", "language", _language_rows(depths)),
         ("Out of distribution", "ood", _ood_rows(depths)),
     ):
@@ -286,6 +292,11 @@ def _difference_rows(depths: Mapping[str, dict[str, Any]]) -> list[list[str]]:
         cells = [found["ablations"].get(name) for found in depths.values()]
         rows.append([name.removeprefix("no-"), *("" if cell is None else _points(cell) for cell in cells)])
     return rows
+
+
+def _reaction_rows(depths: Mapping[str, dict[str, Any]]) -> list[list[str]]:
+    found = {name: each["reaction_dropout"] for name, each in depths.items() if "reaction_dropout" in each}
+    return [["", "points gained"], *([name, _points(entry)] for name, entry in found.items())]
 
 
 def _language_rows(depths: Mapping[str, dict[str, Any]]) -> list[list[str]]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from astrobio.batch import MODALITIES, WORLD_STATES
+from astrobio.batch import MODALITIES, WORLD_STATES, Sample
 from astrobio.errors import InputError
+from astrobio.formats.graphs import save_graphs
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"validation": 120, "test": 120, "ood-star": 60}
@@ -78,6 +80,89 @@ def test_report_holds_every_finding(report: ModuleType, out: Path, tmp_path: Pat
     tables = [line for line in page.splitlines() if line.startswith("|")]
     assert "| unified-seed-0, unguided, deep | 120 | 50.0% |" in page and "| unified, mini, seeds averaged |" in page
     assert "| late fusion of the four alone, mini |" in page and len({line.count("|") for line in tables[:8]}) == 1
+
+
+def test_another_set_of_worlds_is_reported_with_what_was_trained(report: ModuleType, out: Path, tmp_path: Path):
+    """One seed of two sizes, of one also with hidden reactions, and trees: no ablations, no figures."""
+    folder = out / "deep"
+    for old, new in (("unified", "unified"), ("climate", "small"), ("spectrum", "small-reactions")):
+        (folder / "predictions" / f"{old}-seed-0.npz").rename(folder / f"{new}.npz")
+    for path in folder.glob("predictions/*-seed-*.npz"):
+        path.unlink()
+    for name in ("unified", "small", "small-reactions"):
+        (folder / f"{name}.npz").rename(folder / "predictions" / f"{name}-seed-0.npz")
+    folder.rename(out / "deep-genomes")
+    report.report(out, tmp_path, None, Console(quiet=True), "worlds_20k_genomes")
+    found = json.loads((tmp_path / "worlds_20k_genomes.json").read_text(), parse_constant=pytest.fail)
+    deep = found["depths"]["deep-genomes"]
+    assert set(deep["systems"]) == {"unified", "small", "small-reactions", "trees-all", "trees-oracle"}
+    assert set(found["single"].values()) == {None} and not found["ablations"] and deep["reaction_dropout"]["mean"] > 0
+    assert set(deep["ood"]["ood-star"]) == {"unified", "small", "small-reactions", "trees-all", "unlike_training"}
+    page = (tmp_path / "worlds_20k_genomes.md").read_text()
+    assert page.startswith("# Worlds-20k-genomes\n") and "without" not in page and ".png" not in page
+    assert "hiding reactions" in page and not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize("only", ["small", "small-frozen"])
+def test_one_system_alone_is_reported(report: ModuleType, out: Path, tmp_path: Path, only: str):
+    predictions = out / "deep" / "predictions"
+    kept = (predictions / "text-seed-0.npz").rename(predictions / "kept")
+    for path in predictions.glob("*.npz"):
+        path.unlink()
+    kept.rename(predictions / f"{only}-seed-0.npz")
+    report.report(out, tmp_path, tmp_path / "figures", Console(quiet=True))
+    found = json.loads((tmp_path / "worlds_20k.json").read_text(), parse_constant=pytest.fail)
+    assert found["depths"]["deep"]["headline"] == only and "reaction_dropout" not in found["depths"]["deep"]
+
+
+@pytest.fixture
+def options(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The command line of the benchmark as it is read."""
+
+    def read(*words: str) -> Any:
+        monkeypatch.setattr("sys.argv", ["worlds_20k.py", "--out", "out", *words])
+        return importlib.import_module("worlds_20k").arguments()
+
+    return read
+
+
+def names_of(stage: str, options: Any) -> list[str]:
+    return list(importlib.import_module("worlds_20k").variants_of(stage, options))
+
+
+def test_systems_are_trained_as_asked(options: Callable[..., Any]):
+    usual = options()
+    assert names_of("mini", usual) == ["unified", *MODALITIES, "spectrum+climate"]
+    assert names_of("small", usual) == ["small", "small-frozen"] and usual.figures == ROOT / "docs/figures"
+    asked = ["--mini-systems", "unified", "--small-systems", "small", "small-reactions", "--name", "other"]
+    other = options(*asked, "--data", "deep-genomes=a", "jwst-50-genomes=b")
+    assert names_of("mini", other) == ["unified"] and other.figures is None
+    assert other.data == {"deep-genomes": Path("a"), "jwst-50-genomes": Path("b")}
+    jobs = importlib.import_module("worlds_20k").jobs_of("small", Path("out"), Path("a"), other)
+    assert [(job.name, job.config.training.reaction_dropout) for job in jobs] == [
+        ("small", 0),
+        ("small-reactions", 0.3),
+    ]
+
+
+def test_an_unknown_system_is_refused(options: Callable[..., Any], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        options("--mini-systems", "unfied")
+    assert (
+        "expected unified, text, spectrum, climate, metabolism or the pair, found ['unfied']" in capsys.readouterr().err
+    )
+
+
+def test_genomes_are_grouped_by_clade_or_guild(
+    report: ModuleType, tmp_path: Path, sample_factory: Callable[..., Sample]
+):
+    organisms = importlib.import_module("worlds_20k_organisms").organisms
+    graphs = [sample_factory(index).metabolism for index in range(2)]
+    labels = [{"name": "GCF_1", "clade": "Methanococcales"}, {"name": "iAF692/03", "clade": "Methanosarcinales"}]
+    save_graphs(tmp_path / "organisms.npz", [graph for graph in graphs if graph is not None], labels)
+    assert organisms(tmp_path, "parent") == {"GCF_1": "GCF_1", "iAF692/03": "iAF692"}
+    assert organisms(tmp_path, "clade") == {"GCF_1": "Methanococcales", "iAF692/03": "Methanosarcinales"}
+    assert organisms(tmp_path, "guild") == {"GCF_1": "test", "iAF692/03": "test"}
 
 
 def test_without_answers_the_remedy_is_said(report: ModuleType, tmp_path: Path):

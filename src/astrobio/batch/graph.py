@@ -6,10 +6,12 @@ Dimension letters: N = C + R nodes, M stoichiometric entries, E elements, F node
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from astrobio.batch.sample import ELEMENTS, GASES, MetabolicGraph
@@ -133,6 +135,18 @@ def merge_graphs(graphs: Sequence[Any]) -> Batch:
     )  # fmt: skip
     merged._num_graphs = len(graphs)
     return merged
+
+
+def hide_reactions(graph: Any, chosen: Tensor) -> Batch:
+    """The graphs with `hidden` [N]: those of the chosen nodes [N] that are reactions, which the encoder does not see.
+
+    Nothing is taken out: decoders and losses have the whole network, of which alone flux balance, known fluxes and
+    gas exchange are true, and links to a hidden reaction must be guessed. The structural encodings stay those of the
+    whole network too.
+    """
+    out = copy(graph)
+    out.hidden = chosen.to(graph.is_reaction.device, non_blocking=True) & graph.is_reaction
+    return out
 
 
 def dummy_data(encodings: int) -> Data:

@@ -34,12 +34,21 @@ class Incidence:
     starts: Int[Tensor, "N2"]
 
     @classmethod
-    def build(cls, edge_index: Int[Tensor, "2 M"], stoichiometry: Float[Tensor, "M"], nodes: int) -> Incidence:
+    def build(
+        cls,
+        edge_index: Int[Tensor, "2 M"],
+        stoichiometry: Float[Tensor, "M"],
+        nodes: int,
+        hidden: Bool[Tensor, "N"] | None = None,
+    ) -> Incidence:
+        """Entries of hidden nodes keep their places, so that no shape depends on them, but count and weigh nothing."""
         sender, receiver = torch.cat([edge_index, edge_index.flip(0)], dim=1)  # [2M] each
         role = (stoichiometry > 0).long().repeat(2)
         key, order = torch.sort(2 * receiver + role)
-        degree = torch.zeros(nodes, device=key.device).index_add_(0, receiver, torch.ones_like(receiver).float())
-        weight = stoichiometry.abs().sqrt().repeat(2) * (degree[sender] * degree[receiver]).rsqrt()
+        there = torch.ones_like(receiver) if hidden is None else ~(hidden[sender] | hidden[receiver])
+        degree = torch.zeros(nodes, device=key.device).index_add_(0, receiver, there.float())
+        degrees = (degree[sender] * degree[receiver]).clamp_min(1)  # 0 where all entries of a node are hidden
+        weight = there * stoichiometry.abs().sqrt().repeat(2) * degrees.rsqrt()
         starts = torch.searchsorted(key, torch.arange(2 * nodes, device=key.device))
         sender = sender[order]
         return cls(sender, 2 * sender + role[order], weight[order], starts)
@@ -68,9 +77,12 @@ class _Gather(torch.autograd.Function):
 
 
 def pad_graphs(
-    nodes: Float[Tensor, "N H"], bounds: Int[Tensor, "B1"], largest: int | None = None
+    nodes: Float[Tensor, "N H"],
+    bounds: Int[Tensor, "B1"],
+    largest: int | None = None,
+    hidden: Bool[Tensor, "N"] | None = None,
 ) -> tuple[Float[Tensor, "B Q H"], Bool[Tensor, "B Q"]]:
-    """Nodes of each graph as one padded row, and which are real; `bounds` are the B + 1 limits of the graphs.
+    """Nodes of each graph as one padded row, and which are real and not hidden; `bounds`: B + 1 limits of the graphs.
 
     `largest` is the size of the largest graph, where known; otherwise the host waits for the device to find it.
     """
@@ -79,7 +91,12 @@ def pad_graphs(
     visible = column < sizes[:, None]  # [B, Q]
     index = torch.where(visible, bounds[:-1, None] + column, 0)
     padded = functional.embedding(index, nodes)  # [B, Q, H]
-    return padded, visible
+    return padded, visible if hidden is None else visible & ~hidden[index]
+
+
+def hidden_nodes(graph: GraphBatch) -> Bool[Tensor, "N"] | None:
+    """What `astrobio.batch.graph.hide_reactions` keeps from the encoder's sight; None where it did nothing."""
+    return graph.hidden if "hidden" in graph else None
 
 
 def per_graph_sum(values: Shaped[Tensor, "N *rest"], graph: Int[Tensor, "N"], graphs: int) -> Shaped[Tensor, "B *rest"]:

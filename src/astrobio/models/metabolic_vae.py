@@ -17,7 +17,7 @@ from torch.nn import functional
 from astrobio.batch.collate import DEFAULT_ENCODINGS
 from astrobio.batch.graph import NODE_FEATURES
 from astrobio.batch.sample import GASES
-from astrobio.models.bipartite import GraphBatch, Incidence, gather_messages, pad_graphs, per_graph_sum
+from astrobio.models.bipartite import GraphBatch, Incidence, gather_messages, hidden_nodes, pad_graphs, per_graph_sum
 from astrobio.models.blocks import EncoderBlock, Pooling, RMSNorm
 
 GOLDEN = 0.6180339887498949  # fractional parts of its multiples fill [0, 1) evenly (Kronecker sequence)
@@ -187,7 +187,7 @@ class MetabolicVAE(nn.Module):
     def _encode_nodes(self, graph: GraphBatch) -> Float[Tensor, "N H"]:
         features = torch.cat([graph.x, graph.encodings, graph.is_reaction[:, None].float()], dim=-1)
         nodes = self.embed(features.to(self.embed.weight.dtype))
-        incidence = Incidence.build(graph.edge_index, graph.stoichiometry, len(nodes))
+        incidence = Incidence.build(graph.edge_index, graph.stoichiometry, len(nodes), hidden_nodes(graph))
         for layer in self.layers:
             nodes = layer(nodes, incidence)
         return nodes
@@ -202,7 +202,7 @@ class MetabolicVAE(nn.Module):
     def _pool_nodes(
         self, nodes: Float[Tensor, "N H"], graph: GraphBatch, growth: Float[Tensor, "B D"], largest: int | None
     ) -> Float[Tensor, "B Q D"]:
-        tokens = self.pool(*pad_graphs(nodes, graph.ptr, largest)) + growth[:, None]
+        tokens = self.pool(*pad_graphs(nodes, graph.ptr, largest, hidden_nodes(graph))) + growth[:, None]
         for block in self.core:
             tokens = block(tokens)
         return self.norm(tokens)

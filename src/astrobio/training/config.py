@@ -35,6 +35,8 @@ class TrainingConfig:
         precision: "auto" is bf16 autocast on a GPU and fp32 on a CPU; weights kept in bf16 (`execution.weights`) are
             computed with as they are. device: "auto", "cpu", "cuda", "cuda:1" …
         modality_dropout: probability of hiding each present modality of a world; at least one always stays.
+        reaction_dropout: largest share of its reactions that a metabolism hides from its encoder in training; each
+            world draws its own between 0 and this, anew every epoch.
         modalities: those the run may see; a subset trains a system in isolation.
         max_length: text tokens of a world.
         decoder: folder of a Hugging Face Llama checkpoint with its tokenizer.json, from which decoder and tokenizer
@@ -65,6 +67,7 @@ class TrainingConfig:
     precision: Precision = "auto"
     device: str = "auto"
     modality_dropout: float = 0.15
+    reaction_dropout: float = 0.0
     modalities: tuple[str, ...] = MODALITIES
     max_length: int = 512
     decoder: str | None = None
@@ -89,8 +92,9 @@ class TrainingConfig:
             raise InputError(
                 f"training.keep, training.validate_every: expected 0 or more, found {self.keep}, {self.validate_every}"
             )
-        if not 0.0 <= self.modality_dropout < 1.0:
-            raise InputError(f"training.modality_dropout: expected 0 ≤ p < 1, found {self.modality_dropout}")
+        for name in ("modality_dropout", "reaction_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"training.{name}: expected 0 ≤ p < 1, found {getattr(self, name)}")
         unknown = [name for name in self.modalities if name not in MODALITIES]
         if unknown or not self.modalities:
             raise InputError(

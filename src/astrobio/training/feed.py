@@ -23,7 +23,7 @@ from torch_geometric.data import Batch, Data
 
 from astrobio.batch import IGNORED, MODALITIES, Collator, MetabolicGraph, MultiModalBatch, Sample
 from astrobio.batch.collate import DEFAULT_ENCODINGS, growth_of
-from astrobio.batch.graph import dummy_data, merge_graphs, to_data
+from astrobio.batch.graph import dummy_data, hide_reactions, merge_graphs, to_data
 from astrobio.dataset.reader import keep_freed_memory
 from astrobio.errors import InputError
 
@@ -34,6 +34,7 @@ SPECTRUM_SCALARS = ("spectrum_mean", "spectrum_kind")
 CLIMATE_COORDINATES = ("climate_levels", "latitude", "longitude")
 CLIMATE_SCALARS = ("climate_mask", "time_kind", "toa_net", "toa_net_mask", "habitat", "habitat_mask")
 GROWTH = ("growth", "growth_mask")
+METABOLISM = MODALITIES.index("metabolism")
 TRUTHS = ("labels", "physics", "physics_mask", "physics_mean", "physics_std")
 
 
@@ -138,7 +139,12 @@ class Store:
         return self
 
     def merge(
-        self, rows: Sequence[Row], sources: Sequence[Sequence[Row]], *, assessments: bool = True
+        self,
+        rows: Sequence[Row],
+        sources: Sequence[Sequence[Row]],
+        *,
+        assessments: bool = True,
+        hidden: Tensor | None = None,
     ) -> MultiModalBatch:
         """Rows → one batch on the device, equal to collating the samples together.
 
@@ -147,14 +153,16 @@ class Store:
             sources: for each world the row that gives its text, spectrum, climate and metabolism: itself, or
                 `absent` where the modality is hidden, or another world to break the link.
             assessments: whether the language targets follow the context.
+            hidden: [N] nodes of the graphs whose reactions the encoder may not see (`hide_reactions`); None hides none.
         """
         text, spectra, climates, graphs = ([row[m] for row in sources] for m in range(len(MODALITIES)))
+        graph = merge_graphs([row.graph for row in graphs])
         merged = MultiModalBatch(
             **_merge_text(text, rows, self.collator.tokenizer.pad_id, assessments, self.multiple),
             **{name: _pad([getattr(row.batch, name)[0] for row in spectra]) for name in SPECTRUM},
             **{name: torch.cat([getattr(row.batch, name) for row in spectra]) for name in SPECTRUM_SCALARS},
             **_merge_climates(climates),
-            graph=merge_graphs([row.graph for row in graphs]),
+            graph=graph if hidden is None else hide_reactions(graph, hidden),
             **{name: torch.cat([getattr(row.batch, name) for row in graphs]) for name in GROWTH},
             present=torch.tensor([[row.present[m] for m, row in enumerate(four)] for four in sources]),
             **{name: torch.cat([getattr(row.batch, name) for row in rows]) for name in TRUTHS},
@@ -276,6 +284,7 @@ class Feed:
     Args:
         store: prepared worlds. batch_size: worlds in a batch. seed: of order and dropout.
         dropout: probability of hiding each present modality. modalities: those shown at all.
+        reaction_dropout: largest share of a graph's reactions to hide; 0 draws nothing.
     """
 
     store: Store
@@ -283,6 +292,7 @@ class Feed:
     seed: int = 0
     dropout: float = 0.0
     modalities: tuple[str, ...] = MODALITIES
+    reaction_dropout: float = 0.0
 
     @property
     def batches_per_epoch(self) -> int:
@@ -302,7 +312,19 @@ class Feed:
             chosen = [order[place : place + self.batch_size].tolist() for place in places]
             for indices, rows in zip(chosen, self.store.fetch(chosen), strict=True):
                 keep = [self._keep(row, draws[index]) for index, row in zip(indices, rows, strict=True)]
-                yield self.store.merge(rows, hide(rows, keep, self.store.absent))
+                sources = hide(rows, keep, self.store.absent)
+                hidden = self._hidden(epoch, indices, [four[METABOLISM].graph for four in sources])
+                yield self.store.merge(rows, sources, hidden=hidden)
+
+    def _hidden(self, epoch: int, indices: Sequence[int], graphs: Sequence[Data]) -> Tensor | None:
+        """[N] nodes that graphs lose, reactions or not, by numbers of each world's own, whatever batch it is in."""
+        if self.reaction_dropout == 0.0:
+            return None
+        chosen = []
+        for index, graph in zip(indices, graphs, strict=True):
+            draws = np.random.default_rng([self.seed, epoch, 2, index]).random(1 + int(graph.num_nodes or 0))
+            chosen.append(draws[1:] < self.reaction_dropout * draws[0])
+        return torch.from_numpy(np.concatenate(chosen))
 
     def _keep(self, row: Row, draw: np.ndarray) -> list[bool]:
         """Which modalities a world shows, from five uniform numbers; one of those it has always stays."""

@@ -48,7 +48,7 @@ COMPILED_MULTIPLE = 64  # tokens: texts of 140 to 190 then have one length, and 
 FREE_KEYS = (  # may differ when resuming
     "training.device", "training.cache", "training.workers", "training.log_every", "training.keep",
     "training.checkpoint_every", "execution.gather", "execution.reduce", "execution.shards", "execution.compile",
-    "execution.activation_gib", "execution.offload",
+    "execution.graphs", "execution.activation_gib", "execution.offload",
 )  # fmt: skip
 
 
@@ -186,14 +186,22 @@ def open_store(
     """One split as this run's tokenizer and statistics prepare it."""
     config, tokenizer, statistics = read_run(run_dir)
     collator = Collator(tokenizer, statistics, settings.max_length)
-    half, multiple = is_mixed(device, settings.precision), COMPILED_MULTIPLE if config.execution.compile else 1
+    half = is_mixed(device, settings.precision)
+    multiple = COMPILED_MULTIPLE if config.execution.fixed_shapes else 1
     worlds = WorldDataset(data_dir, split)
     return Store(worlds, collator, device, settings.cache, settings.workers, half, multiple).fill()
 
 
 def build_feed(store: Store, settings: TrainingConfig) -> Feed:
     """The training batches that the settings describe."""
-    return Feed(store, settings.batch_size, settings.seed, settings.modality_dropout, settings.modalities)
+    return Feed(
+        store,
+        settings.batch_size,
+        settings.seed,
+        settings.modality_dropout,
+        settings.modalities,
+        settings.reaction_dropout,
+    )
 
 
 def say_idle_ranks(settings: TrainingConfig, console: Console) -> None:

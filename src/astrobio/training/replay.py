@@ -36,6 +36,7 @@ class _Replayed:
         self._plain: Callable[..., Any] = block._compiled_call_impl or block._call_impl
         self._recorded: dict[Hashable, Callable[..., Tensor]] = {}
         self._hooks: list[RemovableHandle] = []
+        self._ends: list[Any] = []  # of the graph of autograd, kept alive
 
     def __call__(self, *arguments: Any) -> Tensor:
         if not (self._block.training and torch.is_grad_enabled()):
@@ -48,12 +49,18 @@ class _Replayed:
             self._recorded[key] = self._record(leaves, spec)
         return self._recorded[key](*(leaf for leaf in leaves if isinstance(leaf, Tensor)))
 
+    @property
+    def _weights(self) -> list[nn.Parameter]:
+        return [p for p in self._block.parameters() if p.requires_grad]
+
     def _record(self, leaves: list[Any], spec: TreeSpec) -> Callable[..., Tensor]:
         for hook in self._hooks:
             hook.remove()
         samples = tuple(
             leaf.detach().clone().requires_grad_(leaf.requires_grad) for leaf in leaves if isinstance(leaf, Tensor)
         )
+        # Gradients reach `.grad` on the stream that saw the weight first: not on the recording's own.
+        self._ends = [p.view_as(p).grad_fn.next_functions[0][0] for p in self._weights]  # pyright: ignore
         kind = "cuda"
         # Weights that autocast holds ready in another type are gone at the next replay.
         with torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False):
@@ -61,7 +68,7 @@ class _Replayed:
                 _OfTensors(self._block, self._plain, leaves, spec), samples, allow_unused_input=True
             )
         # A gradient lies in the recording's own memory, which the next replay writes to: `.grad` may not take it over.
-        self._hooks = [p.register_hook(torch.clone) for p in self._block.parameters() if p.requires_grad]
+        self._hooks = [p.register_hook(torch.clone) for p in self._weights]
         return recorded  # pyright: ignore[reportReturnType]
 
 
