@@ -2,7 +2,8 @@
 
     python benchmarks/decoder_step.py [--layers 40] [--accumulation 4]
 
-4 × 2,048 random tokens a micro-batch, every next token a target. Each variant runs in a process of its own.
+4 × 2,048 random tokens a micro-batch, every next token a target. Each variant runs in a process of its own. `profile`
+is one more micro-batch, after the steps that count.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from machine import parser, run_variant, table, write
+from machine import parser, profile, run_variant, table, write
 
 BATCH, LENGTH = 4, 2048
 PEAK = 989e12  # FLOP/s, dense bfloat16 of an H100 or H200 SXM (vendor's data sheet)
@@ -111,6 +112,15 @@ def measure(variant: str, layers: int, accumulation: int, recompute: int, steps:
         print(f"{variant}: {times[-1]:.2f} s, loss {losses[-1]:.4f}", file=sys.stderr, flush=True)
         found = _result(times, warmup, losses, count, layers, accumulation) | {"recomputed_layers": recompute}
         print(json.dumps(found), flush=True)
+
+    def micro_batch() -> float:
+        start = time.perf_counter()
+        (loss(batches[0]) / accumulation).backward()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    found["profile"] = profile(micro_batch)
+    print(json.dumps(found), flush=True)
     return found
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
-from torch.utils.hooks import RemovableHandle
 
 SHAPES = 4  # of inputs for which a block is recorded; with others it runs as usual
 
@@ -32,58 +32,52 @@ class _Replayed:
     """Stands where `nn.Module.__call__` looks for a compiled forward."""
 
     def __init__(self, block: nn.Module) -> None:
-        self._block = block
-        self._plain: Callable[..., Any] = block._compiled_call_impl or block._call_impl
+        self._block, self._compiled = block, block._compiled_call_impl
         self._recorded: dict[Hashable, Callable[..., Tensor]] = {}
-        self._hooks: list[RemovableHandle] = []
-        self._ends: list[Any] = []  # of the graph of autograd, kept alive
+        self._weights: dict[str, nn.Parameter] = {}  # those that are trained, once anything is recorded
 
     def __call__(self, *arguments: Any) -> Tensor:
-        if not (self._block.training and torch.is_grad_enabled()):
-            return self._plain(*arguments)
-        leaves, spec = tree_flatten(arguments)
-        key = (spec, tuple(_kind(leaf) for leaf in leaves))
-        if key not in self._recorded:
-            if len(self._recorded) == SHAPES:
-                return self._plain(*arguments)
-            self._recorded[key] = self._record(leaves, spec)
-        return self._recorded[key](*(leaf for leaf in leaves if isinstance(leaf, Tensor)))
-
-    @property
-    def _weights(self) -> list[nn.Parameter]:
-        return [p for p in self._block.parameters() if p.requires_grad]
+        if self._block.training and torch.is_grad_enabled():
+            leaves, spec = tree_flatten(arguments)
+            key = (spec, tuple(_kind(leaf) for leaf in leaves))
+            if key not in self._recorded and len(self._recorded) < SHAPES:
+                self._recorded[key] = self._record(leaves, spec)
+            if key in self._recorded:
+                tensors = (leaf for leaf in leaves if isinstance(leaf, Tensor))
+                return self._recorded[key](*tensors, *self._weights.values())
+        plain: Callable[..., Any] = self._compiled or self._block._call_impl
+        return plain(*arguments)
 
     def _record(self, leaves: list[Any], spec: TreeSpec) -> Callable[..., Tensor]:
-        for hook in self._hooks:
-            hook.remove()
-        samples = tuple(
+        if not self._weights:
+            self._weights = {name: p for name, p in self._block.named_parameters() if p.requires_grad}
+            for weight in self._weights.values():
+                # A gradient lies in the recording's memory, which the next replay writes to: `.grad` may not own it.
+                weight.register_hook(torch.clone)
+        constants = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
+
+        def call(*tensors: Tensor) -> Tensor:
+            rest = iter(tensors)
+            arguments = tree_unflatten([next(rest) if c is None else c[0] for c in constants], spec)
+            return functional_call(self._block, dict(zip(self._weights, rest, strict=True)), arguments)
+
+        samples = [
             leaf.detach().clone().requires_grad_(leaf.requires_grad) for leaf in leaves if isinstance(leaf, Tensor)
-        )
-        # Gradients reach `.grad` on the stream that saw the weight first: not on the recording's own.
-        self._ends = [p.view_as(p).grad_fn.next_functions[0][0] for p in self._weights]  # pyright: ignore
+        ]
+        # The same memory under other names: what autograd notes of a weight while recording would bind its gradients to
+        # the recording's stream.
+        samples += [nn.Parameter(weight.detach()) for weight in self._weights.values()]
         kind = "cuda"
-        # Weights that autocast holds ready in another type are gone at the next replay.
-        with torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False):
-            recorded = torch.cuda.make_graphed_callables(
-                _OfTensors(self._block, self._plain, leaves, spec), samples, allow_unused_input=True
-            )
-        # A gradient lies in the recording's own memory, which the next replay writes to: `.grad` may not take it over.
-        self._hooks = [p.register_hook(torch.clone) for p in self._weights]
-        return recorded  # pyright: ignore[reportReturnType]
-
-
-class _OfTensors(nn.Module):
-    """A block as a function of the tensors among its arguments, whose weights are found as parameters."""
-
-    def __init__(self, block: nn.Module, call: Callable[..., Tensor], leaves: list[Any], spec: TreeSpec) -> None:
-        super().__init__()
-        self.block, self._call, self._spec = block, call, spec
-        self._constants = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        rest = iter(tensors)
-        leaves = [next(rest) if constant is None else constant[0] for constant in self._constants]
-        return self._call(*tree_unflatten(leaves, self._spec))
+        self._block._compiled_call_impl = self._compiled
+        try:
+            # Weights that autocast holds ready in another type are gone at the next replay.
+            with torch.autocast(
+                kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False
+            ):
+                recorded = torch.cuda.make_graphed_callables(call, tuple(samples), allow_unused_input=True)
+                return recorded  # pyright: ignore[reportReturnType]
+        finally:
+            self._block._compiled_call_impl = self
 
 
 def _kind(leaf: Any) -> Hashable:
