@@ -157,8 +157,8 @@ def part_losses(system: UnifiedMultiModalSystem, batch: MultiModalBatch) -> dict
         "spectrum_encoder": lambda: system._encode_spectrum(batch).float().square().mean(),
         "climate_cnn": lambda: system._encode_climate(batch).tokens.float().square().mean(),
         "graph_vae": metabolism,
-        "decoder": lambda: system.decoder(batch.input_ids, batch.lm_labels, context, visible)[1].mean(),
-        "decoder_alone": lambda: system.decoder(batch.input_ids, batch.lm_labels)[1].mean(),
+        "decoder": lambda: system.decoder(batch.input_ids, batch.lm_labels, context, visible)[1].total,
+        "decoder_alone": lambda: system.decoder(batch.input_ids, batch.lm_labels)[1].total,
         "fusion": fusion,
     }
 

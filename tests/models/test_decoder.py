@@ -81,21 +81,20 @@ def test_text_only_states_do_not_see_the_context() -> None:
     assert not torch.allclose(first.hidden, second.hidden)
 
 
-def test_token_nll_equals_cross_entropy_with_its_gradients() -> None:
+def test_the_next_token_loss_equals_cross_entropy_with_its_gradients() -> None:
     decoder = make_decoder(replace(SMALL, tied=False))
     hidden = torch.randn(2, 7, 32, requires_grad=True)
     labels = torch.randint(0, 50, (2, 7))
     labels[0, :4], labels[1, -2:] = IGNORED, IGNORED
-    weight = torch.rand(2, 6)
     expected = functional.cross_entropy(
         decoder.logits(hidden[:, :-1]).flatten(0, 1), labels[:, 1:].flatten(), reduction="none"
     ).reshape(2, 6)
-    found = decoder.token_nll(hidden, labels)
-    torch.testing.assert_close(found, expected)
+    found = decoder.next_token_loss(hidden, labels)
+    torch.testing.assert_close(found.each, expected)
     inputs = (hidden, decoder.head_weight)
     for a, b in zip(
-        torch.autograd.grad((found * weight).sum(), inputs),
-        torch.autograd.grad((expected * weight).sum(), inputs),
+        torch.autograd.grad(found.total, inputs),
+        torch.autograd.grad(expected.sum(), inputs),
         strict=True,
     ):
         torch.testing.assert_close(a, b)

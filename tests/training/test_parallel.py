@@ -260,7 +260,7 @@ def test_streaming_from_host_memory_trains_as_on_the_device(batch: MultiModalBat
         for _ in range(3):
             prepared.policy.begin()
             found = prepared.system(batch)
-            loss = found.state_logits.square().mean() + found.token_nll.mean() + found.metabolism.fluxes.square().mean()
+            loss = found.state_logits.square().mean() + found.language_nll + found.metabolism.fluxes.square().mean()
             loss.backward()
             out += [float(loss.detach()), float(prepared.policy.finish())]
         prepared.save_barrier()

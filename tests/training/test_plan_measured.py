@@ -21,6 +21,8 @@ from astrobio.training.plan import GPUS, forecast, step_seconds
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SHAPE = BatchShape(worlds=16, text=512, nodes=16 * 1800, entries=16 * 4400, times=4)  # of benchmarks/worlds.py
 HOST_SHARE = 0.06  # of host memory: slabs and libraries are not counted
+# All rows were measured before the head's gradient was taken in the forward; it is now kept until it is scaled.
+SINCE = 131_072 * 5120 * 2.0
 BASE = {"optimizer": "adamw8bit", "weights": "bf16", "gradients": "backward", "compile": True, "activation_gib": 0.0}
 
 
@@ -56,12 +58,12 @@ def test_the_forecast_is_near_what_was_measured(row: str) -> None:
     execution = ExecutionConfig(**{key: value for key, value in settings.items() if key in known})
     system = empty_system(preset("full_16_8b"), torch.bfloat16)
     found = forecast(system, block_costs(system, SHAPE, compiled=execution.compile), execution, SHAPE, ranks, own)
-    seconds = step_seconds(system, found, GPUS[card], ranks, own, SHAPE)
+    seconds, peak = step_seconds(system, found, GPUS[card], ranks, own, SHAPE), found.peak - SINCE
     print(
-        f"\n{row}: {found.peak / 1e9:.2f} GB ({found.peak / measured['peak_bytes'] - 1:+.1%}), {seconds:.2f} s "
+        f"\n{row}: {peak / 1e9:.2f} GB ({peak / measured['peak_bytes'] - 1:+.1%}), {seconds:.2f} s "
         f"({seconds / measured['step_seconds'] - 1:+.1%}), host {found.host / 1e9:.1f} GB"
     )
-    assert found.peak == pytest.approx(measured["peak_bytes"], rel=0.05)
+    assert peak == pytest.approx(measured["peak_bytes"], rel=0.05)
     assert seconds == pytest.approx(measured["step_seconds"], rel=0.15)
     if found.host:
         assert found.host == pytest.approx(measured["host_peak_bytes"], rel=HOST_SHARE)

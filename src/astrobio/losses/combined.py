@@ -168,7 +168,7 @@ def _unimodal(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
 
 
 def _language(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
-    return terms.language(outputs.token_nll)
+    return outputs.language_nll
 
 
 def _graph_links(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:

@@ -32,11 +32,6 @@ def classification(logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"]) -> Fl
     return functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
 
 
-def language(token_nll: Float[Tensor, "B S"]) -> Float[Tensor, ""]:
-    """Nats of all target tokens (`token_nll` is 0 elsewhere)."""
-    return token_nll.float().sum()
-
-
 def links(logits: Float[Tensor, "L"], targets: Float[Tensor, "L"], valid: Bool[Tensor, "L"]) -> Float[Tensor, ""]:
     """Binary cross-entropy of links and drawn pairs."""
     loss = functional.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")

@@ -1,7 +1,8 @@
 """Next-token loss without a [tokens × vocabulary] tensor: logits exist for one chunk of tokens at a time.
 
-The forward keeps one number per token (the log of the softmax's denominator); the backward computes the logits again,
-turns them into their gradient in place and multiplies on. Time: one more product with the head than the plain loss.
+The loss is a sum, so its gradients are known up to one factor as soon as the logits are: each chunk of logits is turned
+into its gradient in place and multiplied on in the forward already (as Liger's fused loss does, Hsu et al. 2024,
+arXiv:2410.10989), and the backward scales. Nothing is computed twice: three products with the head, as the plain loss.
 
 Dimension letters: T tokens, D model width, V vocabulary.
 """
@@ -25,51 +26,65 @@ def linear_cross_entropy(
     *,
     chunk: int = CHUNK,
     count: int | None = None,
-) -> Float[Tensor, "T"]:
-    """Negative log-likelihood of each target under softmax(hidden · weightᵀ), in nats, float32; 0 where ignored.
+) -> tuple[Float[Tensor, ""], Float[Tensor, "T"]]:
+    """Negative log-likelihood of all targets under softmax(hidden · weightᵀ), in nats, float32.
 
-    Tokens whose target is −100 are left out of every product, so a context costs no head. Gradients are exact for any
-    weighting of the result, and also exist (as zeros) where no token has a target, so that no rank waits for another.
+    Tokens whose target is −100 are left out of every product, so a context costs no head. Gradients also exist (as
+    zeros) where no token has a target, so that no rank waits for another.
 
     Args:
         count: tokens with a target, where known; otherwise the host waits for the device to count them.
+
+    Returns:
+        The sum over tokens, and each token's share of it without a gradient, 0 where ignored.
     """
     if count is None:
         kept = (targets != IGNORED).nonzero().squeeze(1)
     else:
         kept = (targets == IGNORED).int().argsort(stable=True)[:count]  # those with a target, in order
-    nll = _LinearCrossEntropy.apply(hidden.index_select(0, kept), weight, targets.index_select(0, kept), chunk)
-    return hidden.new_zeros(hidden.shape[0], dtype=torch.float32).index_copy(0, kept, nll)
+    device = hidden.device.type
+    compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    chosen = hidden.index_select(0, kept).to(compute)
+    total, nll = _LinearCrossEntropy.apply(
+        chosen, weight, targets.index_select(0, kept), chunk, torch.is_grad_enabled()
+    )
+    return total, hidden.new_zeros(hidden.shape[0], dtype=torch.float32).index_copy(0, kept, nll)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     """The chunked loss of tokens that all carry a target."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, learning: bool
+    ) -> tuple[Tensor, Tensor]:
         compute = weight.to(hidden.dtype)
         denominator = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
         picked = torch.empty_like(denominator)
+        of_hidden = torch.empty_like(hidden) if learning and ctx.needs_input_grad[0] else None
+        of_weight = torch.zeros_like(compute) if learning and ctx.needs_input_grad[1] else None
         for rows in _chunks(hidden.shape[0], chunk):
             logits = hidden[rows] @ compute.T  # [chunk, V]
             _log_denominator(logits, targets[rows], denominator[rows], picked[rows])
-        ctx.save_for_backward(hidden, weight, targets, denominator)
-        ctx.chunk = chunk
-        return denominator - picked
+            if of_hidden is None and of_weight is None:
+                continue
+            _logits_to_gradient_(logits, targets[rows], denominator[rows])
+            if of_hidden is not None:
+                torch.mm(logits, compute, out=of_hidden[rows])
+            if of_weight is not None:
+                of_weight.addmm_(logits.T, hidden[rows])
+        ctx.save_for_backward(of_hidden, of_weight)
+        ctx.weight_type = weight.dtype
+        nll = denominator - picked
+        ctx.mark_non_differentiable(nll)
+        return nll.sum(), nll
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        hidden, weight, targets, denominator = ctx.saved_tensors
-        compute, scale = weight.to(hidden.dtype), upstream[0].float().contiguous()
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(compute) if ctx.needs_input_grad[1] else None
-        for rows in _chunks(hidden.shape[0], ctx.chunk):
-            logits = hidden[rows] @ compute.T  # [chunk, V]
-            _logits_to_gradient_(logits, targets[rows], denominator[rows], scale[rows])
-            torch.mm(logits, compute, out=grad_hidden[rows])
-            if grad_weight is not None:
-                grad_weight.addmm_(logits.T, hidden[rows])
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        of_hidden, of_weight = ctx.saved_tensors
+        of_hidden = None if of_hidden is None else of_hidden * upstream[0]
+        of_weight = None if of_weight is None else (of_weight * upstream[0]).to(ctx.weight_type)
+        return of_hidden, of_weight, None, None, None
 
 
 def _chunks(rows: int, chunk: int) -> list[slice]:
@@ -88,13 +103,13 @@ def _log_denominator(logits: Tensor, targets: Tensor, denominator: Tensor, picke
     picked.copy_(values.gather(1, targets[:, None]).squeeze(1))
 
 
-def _logits_to_gradient_(logits: Tensor, targets: Tensor, denominator: Tensor, scale: Tensor) -> None:
-    """Turn logits [T, V] into scale · (softmax − one-hot of the target), in place."""
+def _logits_to_gradient_(logits: Tensor, targets: Tensor, denominator: Tensor) -> None:
+    """Turn logits [T, V] into softmax − one-hot of the target, in place."""
     if logits.is_cuda:
         from astrobio.models.kernels.cross_entropy import logits_to_gradient_
 
-        logits_to_gradient_(logits, targets, denominator, scale)
+        logits_to_gradient_(logits, targets, denominator)
         return
     gradient = (logits.float() - denominator[:, None]).exp_()
     gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), -1.0))
-    logits.copy_(gradient.mul_(scale[:, None]))
+    logits.copy_(gradient)

@@ -57,6 +57,16 @@ class DecoderOutputs(NamedTuple):
     text_only: Float[Tensor, "B S D"]
 
 
+class NextTokenLoss(NamedTuple):
+    """Negative log-likelihood in nats, float32: of all tokens with a label [], and of each [B, S − 1].
+
+    Each token's is 0 where it has no label, and has no gradient.
+    """
+
+    total: Float[Tensor, ""]
+    each: Float[Tensor, "B N"]
+
+
 class DecoderLayer(nn.Module):
     """One Llama layer; names of its parameters are those of `transformers`."""
 
@@ -156,18 +166,20 @@ class Decoder(nn.Module):
         context: Float[Tensor, "B K C"] | None = None,
         visible: Bool[Tensor, "B K"] | None = None,
         count: int | None = None,
-    ) -> tuple[DecoderOutputs, Float[Tensor, "B N"]]:
-        """Hidden states and −log p of each next token that has a label, 0 elsewhere; `count` such tokens, if known."""
+    ) -> tuple[DecoderOutputs, NextTokenLoss]:
+        """Hidden states and the loss of next tokens that have a label; `count` such tokens, if known."""
         outputs = self.encode(input_ids, context, visible)
-        return outputs, self.token_nll(outputs.hidden, lm_labels, count)
+        return outputs, self.next_token_loss(outputs.hidden, lm_labels, count)
 
-    def token_nll(
+    def next_token_loss(
         self, hidden: Float[Tensor, "B S D"], lm_labels: Int[Tensor, "B S"], count: int | None = None
-    ) -> Float[Tensor, "B N"]:
-        """Negative log-likelihood in nats of the token after each position, float32, 0 where ignored."""
+    ) -> NextTokenLoss:
+        """The loss of the token after each position, from the last states."""
         targets = lm_labels[:, 1:]
-        values = linear_cross_entropy(hidden[:, :-1].flatten(0, 1), self.head_weight, targets.flatten(), count=count)
-        return values.unflatten(0, targets.shape)  # [B·(S − 1)] → [B, S − 1]
+        total, each = linear_cross_entropy(
+            hidden[:, :-1].flatten(0, 1), self.head_weight, targets.flatten(), count=count
+        )
+        return NextTokenLoss(total, each.unflatten(0, targets.shape))  # [B·(S − 1)] → [B, S − 1]
 
     def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """Next-token logits; for a few positions only."""

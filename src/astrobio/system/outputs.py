@@ -21,7 +21,8 @@ class SystemOutputs(NamedTuple):
     Args:
         state_logits: [B, 6] over `WORLD_STATES`.
         unimodal_logits: [B, 4, 6] of each modality alone, contained in `state_logits`; 0 where absent.
-        token_nll: [B, S − 1] nats per next token, 0 where it has no label.
+        language_nll: [] nats of all next tokens that have a label.
+        token_nll: [B, S − 1] each token's share of it, without a gradient; 0 where it has no label.
         hidden: [B, S, D] the decoder's last states.
         embeddings: {modality: [B, A]} unit vectors for alignment.
         modality_weights: [B, 4] adaptive fusion weights, 0 where absent.
@@ -32,6 +33,7 @@ class SystemOutputs(NamedTuple):
 
     state_logits: Float[Tensor, "B 6"]
     unimodal_logits: Float[Tensor, "B 4 6"]
+    language_nll: Float[Tensor, ""]
     token_nll: Float[Tensor, "B N"]
     hidden: Float[Tensor, "B S D"]
     embeddings: dict[str, Float[Tensor, "B A"]]

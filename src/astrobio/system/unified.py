@@ -80,7 +80,7 @@ class UnifiedMultiModalSystem(nn.Module):
         # 4. Text and the tokens of 1–3, through gated cross-attention → hidden states, token losses.
         tokens = self._project({"spectrum": spectrum, "climate": climate.tokens, "metabolism": metabolism.tokens})
         context, visible = self._decoder_context(tokens, present)
-        text, token_nll = self.decoder(
+        text, language = self.decoder(
             batch.input_ids, batch.lm_labels, context, visible, None if batch.sizes is None else batch.sizes.targets
         )
         # 5. Fusion of all four, of the text's context positions only → state, physics, embeddings, weights.
@@ -90,7 +90,8 @@ class UnifiedMultiModalSystem(nn.Module):
         text_only = _masked_mean(text.text_only, batch.context_mask)
         fused = self.fusion(tokens, shown, self.absent, present, text_only, _suitability(batch, present))
         return SystemOutputs(
-            state_logits=fused.state_logits, unimodal_logits=fused.unimodal_logits, token_nll=token_nll,
+            state_logits=fused.state_logits, unimodal_logits=fused.unimodal_logits, language_nll=language.total,
+            token_nll=language.each,
             hidden=text.hidden, embeddings=fused.embeddings, modality_weights=fused.weights, climate=climate,
             metabolism=metabolism, physics=fused.physics,
         )  # fmt: skip

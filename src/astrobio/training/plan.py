@@ -293,9 +293,10 @@ def _host_bytes(
 
 
 def _head_bytes(system: UnifiedMultiModalSystem, shape: BatchShape, size: int) -> float:
-    """One chunk of logits, and the states that enter and leave the head."""
+    """One chunk of logits, the states that enter and leave the head, and its gradient before it is scaled."""
     config = system.config.decoder
-    return min(CHUNK, shape.tokens) * config.vocabulary * 2.0 + 3.0 * shape.tokens * config.width * 2.0
+    kept = config.vocabulary * config.width * 2.0
+    return min(CHUNK, shape.tokens) * config.vocabulary * 2.0 + 3.0 * shape.tokens * config.width * 2.0 + kept
 
 
 def micro_batch_flops(system: UnifiedMultiModalSystem, shape: BatchShape, recomputed: frozenset[str]) -> float:
@@ -316,8 +317,8 @@ def micro_batch_flops(system: UnifiedMultiModalSystem, shape: BatchShape, recomp
 
 
 def _head_flops(system: UnifiedMultiModalSystem, shape: BatchShape) -> float:
-    """Of the logits, which are computed twice, where every token is a target."""
-    return 8.0 * system.config.decoder.vocabulary * system.config.decoder.width * shape.tokens
+    """Of the logits, where every token is a target."""
+    return 6.0 * system.config.decoder.vocabulary * system.config.decoder.width * shape.tokens
 
 
 def step_seconds(

@@ -35,16 +35,15 @@ def _log_denominator_kernel(logits, targets, denominator, picked, vocabulary, BL
 
 
 @triton.jit
-def _gradient_kernel(logits, targets, denominator, scale, vocabulary, BLOCK: tl.constexpr):
+def _gradient_kernel(logits, targets, denominator, vocabulary, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     start = logits + row * vocabulary
-    shift, factor = tl.load(denominator + row), tl.load(scale + row).to(tl.float32)
-    target = tl.load(targets + row)
+    shift, target = tl.load(denominator + row), tl.load(targets + row)
     for offset in range(0, vocabulary, BLOCK):
         column = offset + tl.arange(0, BLOCK)
         inside = column < vocabulary
         value = tl.load(start + column, mask=inside, other=0.0).to(tl.float32)
-        gradient = (tl.exp(value - shift) - tl.where(column == target, 1.0, 0.0)) * factor
+        gradient = tl.exp(value - shift) - tl.where(column == target, 1.0, 0.0)
         tl.store(start + column, gradient.to(logits.dtype.element_ty), mask=inside)
 
 
@@ -55,8 +54,8 @@ def log_denominator(logits: Tensor, targets: Tensor, denominator: Tensor, picked
     kernel[(logits.shape[0],)](logits, targets, denominator, picked, logits.shape[1], BLOCK=BLOCK, num_warps=WARPS)
 
 
-def logits_to_gradient_(logits: Tensor, targets: Tensor, denominator: Tensor, scale: Tensor) -> None:
-    """Turn contiguous logits [T, V] into scale · (softmax − one-hot of the target), in place."""
+def logits_to_gradient_(logits: Tensor, targets: Tensor, denominator: Tensor) -> None:
+    """Turn contiguous logits [T, V] into softmax − one-hot of the target, in place."""
     assert logits.is_contiguous(), logits.stride()
     kernel: Any = _gradient_kernel
-    kernel[(logits.shape[0],)](logits, targets, denominator, scale, logits.shape[1], BLOCK=BLOCK, num_warps=WARPS)
+    kernel[(logits.shape[0],)](logits, targets, denominator, logits.shape[1], BLOCK=BLOCK, num_warps=WARPS)
