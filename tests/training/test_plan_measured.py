@@ -58,7 +58,8 @@ def test_the_forecast_is_near_what_was_measured(row: str) -> None:
     execution = ExecutionConfig(**{key: value for key, value in settings.items() if key in known})
     system = empty_system(preset("full_16_8b"), torch.bfloat16)
     found = forecast(system, block_costs(system, SHAPE, compiled=execution.compile), execution, SHAPE, ranks, own)
-    seconds, peak = step_seconds(system, found, GPUS[card], ranks, own, SHAPE), found.peak - SINCE
+    seconds = step_seconds(system, found, GPUS[card], ranks, own, SHAPE)
+    peak = found.peak if execution.offload and ranks == 1 else found.peak - SINCE  # a streamed peak lies in a block
     print(
         f"\n{row}: {peak / 1e9:.2f} GB ({peak / measured['peak_bytes'] - 1:+.1%}), {seconds:.2f} s "
         f"({seconds / measured['step_seconds'] - 1:+.1%}), host {found.host / 1e9:.1f} GB"
