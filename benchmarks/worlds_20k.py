@@ -345,6 +345,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the result")
     parser.add_argument("--name", default=worlds_20k_report.NAME, help="of the result file, its page and figures")
     parser.add_argument("--figures", type=Path, help="folder of the figures [docs/figures; with --name: none]")
+    parser.add_argument("--headline", help="the system that the result speaks of [unified, else small]")
     options = parser.parse_args()
     options.data = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in options.data)}
     unknown = set(options.mini_systems) - {"unified", *MODALITIES, options.pair}
@@ -367,7 +368,7 @@ def main() -> None:
         for depth in options.data or worlds_20k_report.depths_in(options.out):
             do_stage(stage, depth, options, console)
     if "report" in options.stage:
-        worlds_20k_report.report(options.out, options.results, options.figures, console, options.name)
+        worlds_20k_report.report(options.out, options.results, options.figures, console, options.name, options.headline)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,10 @@ def depths_in(out: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Depth:
-    """All answers at one depth."""
+    """All answers at one depth; `speaker` names the system that the result speaks of."""
 
     folder: Path
+    speaker: str | None = None
 
     @cached_property
     def worlds(self) -> dict[str, np.ndarray]:
@@ -140,7 +141,7 @@ class Depth:
     @property
     def headline(self) -> str:
         """The system that the result speaks of."""
-        return next(name for name in (*HEADLINE, *self.runs) if name in self.runs)
+        return next(name for name in (self.speaker, *HEADLINE, *self.runs) if name in self.runs)
 
 
 def calibrated(answers: Mapping[str, Predictions]) -> dict[str, np.ndarray]:
@@ -211,13 +212,19 @@ def of_depth(depth: Depth) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def report(out: Path, results: Path, figures: Path | None, console: Console, name: str = NAME) -> None:
+def report(
+    out: Path, results: Path, figures: Path | None, console: Console, name: str = NAME, speaker: str | None = None
+) -> None:
     """Write `NAME.json`, `NAME.md` and, where there is a folder for them, the figures.
+
+    Args:
+        speaker: the system that the result speaks of, where it was trained.
 
     Raises:
         InputError: no trained system in `out`.
     """
-    depths = {each: of_depth(Depth(out / each)) for each in depths_in(out) if (out / each / "worlds.npz").is_file()}
+    answered = [each for each in depths_in(out) if (out / each / "worlds.npz").is_file()]
+    depths = {each: of_depth(Depth(out / each, speaker)) for each in answered}
     if not depths:
         raise InputError(f"{out}: expected the answers of trained systems, found none; run the other stages first")
     first = depths["deep"] if "deep" in depths else next(iter(depths.values()))
