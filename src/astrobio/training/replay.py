@@ -6,7 +6,9 @@ two launches. Every shape of its inputs has a recording of its own, which keeps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -67,17 +69,26 @@ class _Replayed:
         # The same memory under other names: what autograd notes of a weight while recording would bind its gradients to
         # the recording's stream.
         samples += [nn.Parameter(weight.detach()) for weight in self._weights.values()]
-        kind = "cuda"
         self._block._compiled_call_impl = self._compiled
         try:
-            # Weights that autocast holds ready in another type are gone at the next replay.
-            with torch.autocast(
-                kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False
-            ):
+            with _for_recording():
                 recorded = torch.cuda.make_graphed_callables(call, tuple(samples), allow_unused_input=True)
-                return recorded  # pyright: ignore[reportReturnType]
         finally:
             self._block._compiled_call_impl = self
+        return recorded  # pyright: ignore[reportReturnType]
+
+
+@contextmanager
+def _for_recording() -> Iterator[None]:
+    """Autocast without its store of weights in another type, which would be gone at the next replay."""
+    kind = "cuda"
+    uncached = torch.autocast(
+        kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False
+    )
+    with uncached, warnings.catch_warnings():
+        # PyTorch warms up on one stream and records on another, and then warns of just that.
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream", UserWarning)
+        yield
 
 
 def _kind(leaf: Any) -> Hashable:
