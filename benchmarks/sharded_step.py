@@ -47,7 +47,8 @@ CASES = ("bf16_1", "bf16", "fp8_1", "fp8", "offload", "survive", "kill", "reshar
 SAVED, KILLED, CONTINUED = 2, 3, 4  # steps of `survive`, `kill` and `reshard`
 TOLERANCE = 1e-3  # relative difference of losses
 GRACE = 15.0  # seconds that a launch may take to end when it is asked to
-OLDER = ("_gather_block", "_earlier")  # ends of the names of launches kept beside newer ones of the same case
+# Ends of the names of launches kept beside newer ones of the same case.
+OLDER = ("_gather_block", "_reduce_micro_batch", "_earlier")
 
 Runs = dict[str, dict[str, Any]]
 
@@ -220,8 +221,11 @@ def _baseline(name: str, runs: Runs) -> tuple[str, str]:
     kind, _, ranks = _plain_name(name).rpartition("_")
     if name.endswith("_earlier"):
         return _plain_name(name), "equal"  # how far two runs of the same steps come apart
-    if kind in ("bf16", "fp8", "offload"):
-        return (f"bf16_{ranks}" if kind == "offload" else f"{kind}_1" if ranks != "1" else ""), "equal"
+    if kind == "offload":  # it shares gradients in every micro-batch
+        alike = f"bf16_{ranks}_reduce_micro_batch"
+        return (alike if alike in runs else f"bf16_{ranks}"), "equal"
+    if kind in ("bf16", "fp8"):
+        return (f"{kind}_1" if ranks != "1" else ""), "equal"
     if name.startswith("reshard_full"):
         return next((other for other in runs if other.startswith("survive_full")), ""), "survive"
     if name.startswith("reshard"):

@@ -65,6 +65,27 @@ def test_calibration_sets_sharpness_prediction_set_and_outliers(run_folder: Path
     assert any("Nothing was given as text, climate, metabolism" in warning for warning in calibrated.warnings)
 
 
+def test_ranges_follow_the_inputs_and_old_calibrations_have_none(run_folder: Path, files: dict[str, Path]) -> None:
+    path, pooled = run_folder / "calibration.json", {"any": (-1.5, 0.5)}
+    Calibration((1.0,) * 5, (1.0,) * 6, {}).save(path)
+    assert assess(run_folder, spectrum=files["spectrum"]).physics_range == {}
+    ranges = {"surface_temperature": pooled, "asr": pooled | dict.fromkeys(WORLD_STATES, (2.0, 3.0))}
+    Calibration((1.0,) * 5, (1.0,) * 6, {}, {"spectrum": ranges}).save(path)
+    ranged = assess(run_folder, spectrum=files["spectrum"])
+    temperature, asr = ranged.physics["surface_temperature"], ranged.physics["asr"]
+    assert ranged.physics_range["surface_temperature"] == pytest.approx((temperature - 1.5, temperature + 0.5))
+    assert ranged.physics_range["asr"] == pytest.approx((asr + 2, asr + 3)), "the likeliest state's own come first"
+    said = json.loads(json.dumps(ranged.to_dict()))
+    assert said["predicted_physics_range"]["asr"] == list(ranged.physics_range["asr"])
+    assert said["physics_units"]["asr"] == "W/m2" and "log10_CO2" not in said["predicted_physics_range"]
+    assert assess(run_folder, text=WORDS).physics_range == {}, "no held-out worlds were shown words alone"
+    data = json.loads(path.read_text())
+    del data["physics_ranges"]
+    path.write_text(json.dumps(data))
+    old = assess(run_folder, spectrum=files["spectrum"])
+    assert old.physics_range == {} and old.physics == ranged.physics
+
+
 def test_nothing_given_and_no_model_say_what_to_do(monkeypatch, tmp_path: Path, run_folder: Path) -> None:
     with pytest.raises(InputError, match="at least one of --spectrum, --climate, --metabolism, --text"):
         assess(run_folder, text="  ")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from astrobio.assess.command import print_assessment
 from astrobio.assess.predict import Assessment, assess
 from astrobio.assess.report import VERDICTS, percent, render_report, signed, subscripts, verdict, write_report
 
@@ -81,11 +85,27 @@ def test_a_page_of_one_input(run_folder: Path, files: dict[str, Path], name: str
 
 
 def test_what_the_model_writes_cannot_break_the_page(assessment: Assessment) -> None:
-    from dataclasses import replace
-
     page = render_report(replace(assessment, assessment_text="</main><script>alert(1)</script>"))
     _parsed(page)
     assert "<script" not in page
+
+
+def test_ranges_are_written_and_drawn_on_page_and_terminal(assessment: Assessment) -> None:
+    physics = dict.fromkeys(assessment.physics, -4.2) | {"surface_temperature": 281.4, "log10_O3": -10.3}
+    ranges = {"surface_temperature": (260.2, 300.4), "log10_CO2": (-6.0, 0.0), "log10_O3": (-12.0, -9.0)}
+    plain, ranged = (replace(assessment, physics=physics, physics_range=each) for each in ({}, ranges))
+    page = render_report(ranged)
+    _parsed(page)
+    assert "281 K<br>" in page and "90%: 260 to 300 K" in page
+    assert "63 ppm, 10<sup>−4.2</sup>" in page and "90%: 10<sup>−6.0</sup> to 1</span>" in page
+    assert '<i style="left:50.0%;right:0.0%"></i><b style="left:65.0%"></b>' in page, "CO2 on the axis from 1e-12 to 1"
+    assert page.count('quiet">90%: ') == 3 and "without error bars" not in page
+    assert 'quiet">90%: ' not in render_report(plain) and "without error bars" in render_report(plain)
+    for answer, said in ((ranged, True), (plain, False)):
+        console = Console(record=True, width=120, file=io.StringIO())
+        print_assessment(answer, console)
+        text = console.export_text()
+        assert ("260 to 300 K" in text) == ("10^−12.0 to 10^−9.0" in text) == said
 
 
 def test_numbers_are_said_honestly() -> None:

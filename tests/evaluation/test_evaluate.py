@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from astrobio.cli import app
 from astrobio.errors import InputError
 from astrobio.evaluation import baselines, evaluate, language
 from astrobio.evaluation.calibrate import Calibration
-from astrobio.evaluation.evaluate import evaluate_run
+from astrobio.evaluation.evaluate import evaluate_run, physics_table
 from astrobio.evaluation.language import named_state
 from astrobio.training import loop
 from astrobio.training.config import RunConfig
@@ -34,13 +36,17 @@ def test_report_has_the_promised_keys_and_baselines_are_kept(trained: Path, monk
     monkeypatch.setattr(language, "MAX_NEW_TOKENS", 3)
     monkeypatch.setattr(baselines, "BOOSTING_ROUNDS", 5)
     report = evaluate_run(trained, "data", console=Console(quiet=True), device="cpu")
-    assert set(report) == {"unified", "single", "isolated_late_fusion", "gradient_boosting", "confusion"}
+    assert set(report) == {"unified", "single", "isolated_late_fusion", "gradient_boosting", "confusion", "physics"}
     assert set(report["single"]) == set(MODALITIES)
     whole = [report[name] for name in ("unified", "isolated_late_fusion", "gradient_boosting")]
     for entry in (*whole, *report["single"].values()):
         assert set(entry) == {"macro_accuracy", "ci95", "ece"}
         assert entry["ci95"][0] <= entry["macro_accuracy"] <= entry["ci95"][1]
     assert np.sum(report["confusion"]) == 6
+    temperature, ozone = report["physics"]["surface_temperature"], report["physics"]["log10_O3"]
+    assert temperature["unit"] == "K" and temperature["worlds"] == 6 and temperature["rmse"] > 0
+    assert temperature["coverage"] is None, "six held-out worlds give no range"
+    assert ozone["worlds"] == 0 and ozone["rmse"] is None, "no truth of it is known"
     details = json.loads((trained / "evaluation.json").read_text())
     assert set(details["permutation_cost"]) == set(MODALITIES)
     assert set(details["difference"]) == {*MODALITIES, "isolated_late_fusion", "gradient_boosting"}
@@ -67,6 +73,23 @@ def test_without_baselines_their_entries_are_null(trained: Path, monkeypatch: py
     evaluate_run(trained, "data", scored=Path("elsewhere"), **options)
     elsewhere = json.loads((trained / "evaluation-elsewhere-validation.json").read_text())
     assert elsewhere["confusion"] == other["confusion"], "the tests' worlds are the same wherever they are read from"
+
+
+def test_enough_worlds_give_every_set_of_inputs_its_ranges(
+    trained: Path, worlds: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(evaluate, "language", lambda *_, **__: {})
+    worlds["validation"].samples *= 4  # 24 worlds, of the fewest 19
+    report = evaluate_run(trained, "data", baselines=False, console=Console(quiet=True), device="cpu")
+    ranges = Calibration.load(trained / "calibration.json").ranges
+    assert len(ranges) == 15 and "text+metabolism" in ranges
+    entry = report["physics"]["log10_CO2"]
+    assert entry["ranged"] == entry["worlds"] == 6 and 0.0 <= entry["coverage"] <= 1.0 and entry["median_width"] > 0
+    assert sum(state["worlds"] for state in entry["by_state"].values()) == 6
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(physics_table(report["physics"]))
+    text = console.export_text()
+    assert f"{entry['coverage']:.3f} [" in text and "dex" in text and "no range" in text  # the last for ozone
 
 
 @pytest.mark.parametrize(

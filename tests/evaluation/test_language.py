@@ -11,7 +11,15 @@ from rich.console import Console
 
 from astrobio.batch import WORLD_STATES
 from astrobio.evaluation import language
-from astrobio.evaluation.language import Stated, Truth, read_assessment, score_assessments, write_assessments
+from astrobio.evaluation.language import (
+    Stated,
+    Truth,
+    opening,
+    pinned_gases,
+    read_assessment,
+    score_assessments,
+    write_assessments,
+)
 from astrobio.training import loop
 from astrobio.training.checkpoint import LoadedRun, load_run
 from astrobio.training.feed import Store
@@ -71,6 +79,27 @@ def test_an_unknown_state_is_not_judged():
     assert math.isnan(scores["right_state"]) and math.isnan(scores["gases_agree"])
 
 
+def test_only_gases_that_their_ranges_pin_are_stated():
+    ranges = {
+        "log10_CO2": (-3.9, -2.2),  # around 1e-3
+        "log10_CH4": (-6.0, -3.0),  # too wide
+        "log10_H2O": (-1.45, -1.35),  # 1e-1 is the nearest power of ten, 3e-2 is never said
+        "log10_O3": (-12.0, -11.0),  # too rare to be named
+        "surface_temperature": (280.0, 281.0),
+    }
+    assert pinned_gases(ranges) == {"H2O": pytest.approx(-1.4), "CO2": pytest.approx(-3.05)}
+    shifted = {"log10_CO2": (-4.4, -2.5)}  # no wider than two decades, but 1e-3 and 1e-4 both miss an end
+    assert pinned_gases(shifted) == {}
+
+
+def test_an_opening_states_gases_as_the_simulator_does():
+    begun = opening("anoxic-biosphere", {"CO2": -0.52, "CH4": -3.1})
+    assert begun == "State: anoxic-biosphere; inhabited. Gases: CO2 3e-1, CH4 1e-3. Surface"
+    assert read_assessment(begun + " 280 K.").gases == {"CO2": 0.3, "CH4": 1e-3}
+    assert opening("anoxic-biosphere", {}) == "State: anoxic-biosphere; inhabited. Surface"
+    assert opening("lifeless-reducing") == "State: lifeless-reducing; not inhabited. Gases:"
+
+
 def test_texts_written_side_by_side_are_those_written_alone(tiny_run, worlds, run_dir, monkeypatch):
     monkeypatch.setattr(language, "MAX_NEW_TOKENS", 6)
     loop.train(tiny_run, "data", run_dir, console=Console(quiet=True))
@@ -86,10 +115,11 @@ def test_texts_open_with_the_answer_and_go_on_side_by_side_as_alone(tiny_run, wo
     run: LoadedRun = load_run(run_dir)
     store: Store = loop.open_store(run_dir, "data", "test", tiny_run.training, torch.device("cpu"))
     states = ["oxygenic-biosphere", "lifeless-reducing", "lifeless-inhospitable", "anoxic-biosphere"]
-    written = write_assessments(run, store, states, limit=4, at_once=3)
-    assert written == write_assessments(run, store, states, limit=4, at_once=1)
+    begun = [opening(state) for state in states]
+    written = write_assessments(run, store, begun, limit=4, at_once=3)
+    assert written == write_assessments(run, store, begun, limit=4, at_once=1)
     stated = [read_assessment(text) for text in written]
     assert [found.state for found in stated] == states
     assert [found.inhabited for found in stated] == [True, False, False, True]
-    scores = language.language(run, store, states, limit=4)
+    scores = language.language(run, store, begun, limit=4)
     assert scores["agrees"] == 1.0 and scores["worlds"] == scores["unguided"]["worlds"] == 4

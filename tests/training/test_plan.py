@@ -78,6 +78,13 @@ def test_weights_are_gathered_once_a_step_where_that_is_faster_and_fits() -> Non
     assert one.execution["gather"] == "block" and "unsharded" not in one.bytes
 
 
+def test_gradients_are_shared_once_a_step_where_that_is_faster_than_recomputing_less() -> None:
+    roomy, tight = (make_plan(FULL, gpu, 2, accumulation=16) for gpu in ("h200", "h100-80"))
+    assert roomy.execution["reduce"] == "step" and tight.execution["reduce"] == "micro_batch"
+    assert roomy.bytes["gradients"] > 2.0 * roomy.parameters["total"] > 1.8 * tight.bytes["gradients"]
+    assert make_plan(FULL, "h200", 2, accumulation=1).execution["reduce"] == "micro_batch"  # it is once a step anyway
+
+
 def test_what_fits_nowhere_is_said_with_the_gap() -> None:
     found = make_plan(FULL, "a5000-24", host_bytes=16e9)
     assert not found.fits

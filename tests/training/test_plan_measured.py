@@ -36,7 +36,8 @@ def sharded(name: str) -> tuple[str, dict[str, Any], dict[str, Any], int, int]:
 def joint(card: str, variant: str, plan_card: str) -> tuple[str, dict[str, Any], dict[str, Any], int, int]:
     """The same of a variant on one card."""
     found = json.loads((RESULTS / "joint_step.json").read_text())["cards"][card][variant]
-    return plan_card, BASE | {"offload": variant.startswith("streamed")}, found, 1, 1
+    how = {"offload": variant.startswith("streamed"), "float8": variant.endswith("fp8")}
+    return plan_card, BASE | how, found, 1, 1
 
 
 ROWS = {
@@ -44,10 +45,13 @@ ROWS = {
     "one H200, fp8": (lambda: sharded("fp8_1")),
     "two H200, bf16": (lambda: sharded("bf16_2")),
     "two H200, fp8": (lambda: sharded("fp8_2")),
+    "two H200, bf16, shared by micro-batch": (lambda: sharded("bf16_2_reduce_micro_batch")),
+    "two H200, fp8, shared by micro-batch": (lambda: sharded("fp8_2_reduce_micro_batch")),
     "two H200, bf16, gathered by block": (lambda: sharded("bf16_2_gather_block")),
     "two H200 of 24 GiB, offloaded": (lambda: sharded("offload_2")),
     "one H200 of 24 GiB, streamed": (lambda: joint("H200", "streamed_bf16", "24gib")),
-    "one H100, step in the backward": (lambda: joint("H100", "resident_bf16", "h100-80")),
+    "one H100, bf16, step in the backward": (lambda: joint("H100", "resident_bf16", "h100-80")),
+    "one H100, fp8, step in the backward": (lambda: joint("H100", "resident_fp8", "h100-80")),
 }
 
 

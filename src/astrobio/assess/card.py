@@ -38,8 +38,8 @@ step {best_step:,}, which validated best (accuracy {best_accuracy:.3f}).
 
 Macro accuracy over six states (chance is 16.7%) with the 95% interval from resampling host stars, on worlds
 whose stars and climates were in no training; `ece` is the expected calibration error. `calibration.json`
-holds scales of the experts, conformal thresholds (90% coverage by state) and the outlier models, all fitted on the
-validation split.
+holds scales of the experts, conformal thresholds (90% coverage by state), the outlier models and 90% ranges of the
+retrieved gases, temperature and radiation, all fitted on the validation split.
 
 ## For what, and for what not
 

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from astrobio.assess.predict import COLD_NOTE, Assessment, assess
-from astrobio.assess.report import INPUTS, NAMES, percent, signed, verdict, write_report
+from astrobio.assess.report import INPUTS, NAMES, percent, retrieved, signed, verdict, write_report
 from astrobio.batch import INHABITED_STATES
 from astrobio.errors import InputError
 from astrobio.training.checkpoint import write_json
@@ -50,6 +50,9 @@ def print_assessment(a: Assessment, console: Console) -> None:
     console.print(_attribution(a))
     if a.assessment_text:
         console.print(Padding(f"[italic]{escape(a.assessment_text)}[/italic]", (1, 2)), highlight=False)
+    if a.physics_range:
+        console.print("[dim]what it infers of the planet, gases by volume; 90% of such worlds lie within[/dim]")
+        console.print(_retrieved(a))
     for warning in a.warnings:
         console.print(f"[yellow]![/yellow] {escape(warning)}", highlight=False)
     console.print(f"[dim]{escape(COLD_NOTE)}[/dim]", highlight=False)
@@ -69,4 +72,11 @@ def _attribution(a: Assessment) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in a.attribution.items():
         table.add_row(INPUTS[name], f"[{'green' if value > 0 else 'yellow'}]{signed(value)}[/]")
+    return table
+
+
+def _retrieved(a: Assessment) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for entry in retrieved(a):
+        table.add_row(entry.label, entry.value, f"[dim]{entry.range}[/dim]")
     return table

@@ -28,7 +28,8 @@ from astrobio.batch import (
 from astrobio.batch.graph import FLUX_SCALE
 from astrobio.errors import InputError
 from astrobio.evaluation.calibrate import Calibration
-from astrobio.evaluation.language import MAX_NEW_TOKENS, opening
+from astrobio.evaluation.language import MAX_NEW_TOKENS, opening, pinned_gases
+from astrobio.evaluation.ranges import PHYSICS_UNITS
 from astrobio.formats.climate import load_climate
 from astrobio.formats.metabolism import read_metabolism_counted
 from astrobio.formats.spectra import read_spectrum
@@ -53,10 +54,14 @@ class Assessment:
             log-odds with nothing known, so that prior + shares = the answer's log-odds.
         state_attribution: the same for the log-probability of the likeliest state.
         modality_weights: the fusion's own weights of the given modalities.
-        assessment_text: in words: it opens with the likeliest state, all that follows is the decoder's.
+        assessment_text: in words: it opens with the likeliest state and the gases that `physics_range` pins to within
+            an order of magnitude; all that follows is the decoder's.
         prediction_set: states that can't be ruled out at 90% coverage; None where the run is not calibrated.
         outliers: modality → distance from the training worlds over the threshold; above 1 is unlike any of them.
-        physics: predicted `PHYSICS_TARGETS` in their units. exchange: predicted gas exchange, mmol/gDW/h, or None.
+        physics: predicted `PHYSICS_TARGETS` in their units (`PHYSICS_UNITS`).
+        physics_range: target → (low, high) that holds the truth in 90% of held-out worlds with the same inputs and
+            likeliest state; empty where the run has no such calibration.
+        exchange: predicted gas exchange, mmol/gDW/h, or None.
         saliency: where inside spectrum and climate the answer comes from.
         notes: modality → what reading its file did. provenance: files, hashes, versions, time.
     """
@@ -73,6 +78,7 @@ class Assessment:
     prediction_set: tuple[str, ...] | None
     outliers: dict[str, float]
     physics: dict[str, float]
+    physics_range: dict[str, tuple[float, float]]
     exchange: dict[str, float] | None
     saliency: Saliency
     notes: dict[str, Any]
@@ -118,6 +124,8 @@ class Assessment:
             "assessment_text": self.assessment_text,
             "outliers": self.outliers,
             "predicted_physics": self.physics,
+            "predicted_physics_range": {name: list(pair) for name, pair in self.physics_range.items()},
+            "physics_units": PHYSICS_UNITS,
             "predicted_exchange": self.exchange,
             "climate_attribution": self.saliency.climate_variables,
             "warnings": self.warnings,
@@ -203,10 +211,13 @@ def assess_sample(
     odds = {key: float(life_log_odds(torch.from_numpy(value)[None])) for key, value in coalitions.items()}
     probabilities = _softmax(coalitions[present])
     likeliest = int(probabilities.argmax())
+    state = WORLD_STATES[likeliest]
     batch = collate([sample]).to(next(system.parameters()).device)
     with torch.inference_mode():
         outputs = system(batch)
-    begun = run.tokenizer.encode(opening(WORLD_STATES[likeliest]))
+    physics = _physics(outputs.physics[0], run)
+    ranges = {} if calibration is None else calibration.physics_range(physics, present, state)
+    begun = run.tokenizer.encode(opening(state, pinned_gases(ranges) if ranges else None))
     text = run.tokenizer.decode(system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id, [begun])[0]).strip()
     without = [_sigmoid(odds[tuple(m for m in present if m != name)]) for name in present] if len(present) > 1 else []
     inhabited = float(sum(probabilities[WORLD_STATES.index(name)] for name in INHABITED_STATES))
@@ -222,7 +233,8 @@ def assess_sample(
         assessment_text=text,
         prediction_set=None if calibration is None else calibration.prediction_set(probabilities),
         outliers=_outliers(calibration, outputs.embeddings, present),
-        physics=_physics(outputs.physics[0], run),
+        physics=physics,
+        physics_range=ranges,
         exchange=_exchange(outputs.metabolism.exchange[0]) if "metabolism" in present else None,
         saliency=saliency(system, collate, sample, scales),
         notes=dict(notes or {}),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from astrobio.assess.figures import climate_figure, colour_ramp, spectrum_figure
 from astrobio.assess.predict import COLD_NOTE, Assessment
 from astrobio.batch import INHABITED_STATES, ClimateCube, Spectrum
+from astrobio.evaluation.ranges import PHYSICS_UNITS
 
 NAMES = {
     "lifeless-inhospitable": "Lifeless, inhospitable",
@@ -42,11 +45,10 @@ VERDICTS = (  # least probability of life → sentence
     (0.05, "Probably lifeless."),
     (0.0, "No sign of life that this model knows."),
 )
-_PHYSICS = {
-    "surface_temperature": ("mean surface temperature", "{:.0f} K"),
-    "asr": ("absorbed starlight", "{:.0f} W/m²"),
-    "olr": ("outgoing longwave", "{:.0f} W/m²"),
-}
+LABELS = {
+    "surface_temperature": "mean surface temperature", "asr": "absorbed starlight", "olr": "outgoing longwave",
+}  # fmt: skip
+DECADES = 12  # of the axis on which gases are drawn: from the floor of mixing ratios to all of the air
 
 
 def write_report(assessment: Assessment, path: Path | str) -> None:
@@ -82,7 +84,7 @@ def render_report(a: Assessment) -> str:
         climate=_climate_facts(a.sample.climate) if a.sample.climate else {},
         climate_caption=_climate_caption(a),
         ramp=colour_ramp(), exchange=exchange, metabolism_caption=metabolism_caption,
-        physics=_physics(a), notes=_notes(a.notes),
+        physics=retrieved(a), raised=_raised, notes=_notes(a.notes),
     )  # fmt: skip
 
 
@@ -180,24 +182,61 @@ def _exchange(a: Assessment) -> tuple[list[tuple[str, float]], str]:
     )
 
 
-def _physics(a: Assessment) -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class Retrieved:
+    """One retrieved number in words.
+
+    Args:
+        label: what it is. value, range: with unit, `range` "" where the run has none; powers are written `10^−3.2`.
+        places: of the value and of the range's ends on the gases' axis, %; fewer without a range, none but for gases.
+    """
+
+    label: str
+    value: str
+    range: str
+    places: tuple[float, ...] = ()
+
+
+def retrieved(a: Assessment) -> list[Retrieved]:
+    """What the model infers of the planet, target by target."""
     out = []
     for name, value in a.physics.items():
-        if name in _PHYSICS:
-            label, form = _PHYSICS[name]
-            out.append((label, form.format(value)))
-        elif name.startswith("log10_"):
-            out.append(
-                (f"{subscripts(name.removeprefix('log10_'))} in the air", _mixing_ratio(10.0 ** min(value, 0.0)))
-            )
+        gas, ends = name.startswith("log10_"), a.physics_range.get(name, ())
+        if gas:
+            said, places = _mixing_ratio(value), tuple(_place(x) for x in (value, *ends))
+            out.append(Retrieved(subscripts(name.removeprefix("log10_")), said, _between(ends, _power, ""), places))
+        else:
+            unit = PHYSICS_UNITS[name].replace("m2", "m²")
+            out.append(Retrieved(LABELS[name], f"{value:.0f} {unit}", _between(ends, "{:.0f}".format, f" {unit}")))
     return out
 
 
-def _mixing_ratio(ratio: float) -> str:
+def _between(ends: tuple[float, ...], say: Callable[[float], str], unit: str) -> str:
+    return f"{say(ends[0])} to {say(ends[1])}{unit}" if ends else ""
+
+
+def _place(log_ratio: float) -> float:
+    return 100.0 * min(max(1.0 + log_ratio / DECADES, 0.0), 1.0)
+
+
+def _power(log_ratio: float) -> str:
+    """`10^−3.2`, a number of parts in one."""
+    exponent = f"{min(log_ratio, 0.0):.1f}".replace("-", "−")
+    return "1" if exponent in ("0.0", "−0.0") else f"10^{exponent}"
+
+
+def _mixing_ratio(log_ratio: float) -> str:
+    """`630 ppm, 10^−3.2`; the power alone below 1 ppb."""
+    power, ratio = _power(log_ratio), 10.0 ** min(log_ratio, 0.0)
     for least, scale, unit in ((1e-2, 1e2, "%"), (1e-6, 1e6, " ppm"), (1e-9, 1e9, " ppb")):
         if ratio >= least:
-            return f"{ratio * scale:.2g}{unit}" if ratio * scale < 100 else f"{ratio * scale:.0f}{unit}"
-    return "trace"
+            return f"{float(f'{ratio * scale:.2g}'):g}{unit}, {power}"
+    return power
+
+
+def _raised(text: str) -> Markup:
+    """`10^−3.2` → HTML with a raised exponent."""
+    return Markup(re.sub(r"10\^(−?[\d.]+)", r"10<sup>\1</sup>", str(escape(text))))
 
 
 def _notes(notes: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -1,13 +1,14 @@
-"""Honest probabilities: scales of the experts, conformal sets by class and outlier scores, all from held-out worlds.
+"""Honest answers: scales of the experts, conformal sets and ranges, outlier scores, all from held-out worlds.
 
-Dimension letters: N worlds, C world states, D embedding width, Q principal directions.
+Dimension letters: N worlds, C world states, D embedding width, Q principal directions, K physics targets.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from astrobio.batch import MODALITIES, WORLD_STATES
 from astrobio.errors import InputError
 from astrobio.evaluation.metrics import negative_log_likelihood
 from astrobio.evaluation.predictions import Predictions, log_softmax
+from astrobio.evaluation.ranges import Quantiles, fit_ranges, range_bounds, world_ranges
 from astrobio.training.checkpoint import read_json, write_json
 
-MISCOVERAGE = 0.1  # conformal sets hold the truth in at least 90% of the worlds of every state
+MISCOVERAGE = 0.1  # conformal sets hold the truth in at least 90% of the worlds of every state, ranges in 90% of worlds
 FALSE_ALARM = 0.01  # share of ordinary held-out worlds that the outlier threshold flags
 DIRECTIONS = 16  # principal directions of an embedding that get their own scale
 MAX_LOG_TEMPERATURE = 3.0
@@ -81,21 +83,26 @@ class OutlierModel:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How to read a system's logits.
+    """How to read a system's logits and its retrieved physics.
 
     Args:
         scales: factors on the joint logits and on each modality's expert (`fit_expert_scales`).
         conformal: [C] largest 1 − p with which a state stays in the prediction set.
         outliers: modality → its outlier model, fitted where enough worlds had that modality.
+        ranges: quantiles of what the retrieved physics misses; empty in a calibration of an older version.
     """
 
     scales: tuple[float, ...]
     conformal: tuple[float, ...]
     outliers: dict[str, OutlierModel]
+    ranges: Quantiles = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, training: Predictions, held_out: Predictions) -> Calibration:
+    def fit(cls, training: Predictions, held_out: Predictions, parts: Iterable[Predictions] = ()) -> Calibration:
         """From predictions on training worlds (the outliers' shape) and on worlds no weight was fitted to.
+
+        Args:
+            parts: the same of held-out worlds that were shown fewer inputs, which get ranges of their own.
 
         Raises:
             InputError: no held-out world has a known state.
@@ -110,11 +117,32 @@ class Calibration:
             seen, unseen = (p.embeddings[name][p.present[:, index]] for p in (training, held_out))
             if len(seen) > DIRECTIONS and len(unseen):
                 outliers[name] = OutlierModel.fit(seen.astype(np.float64), unseen.astype(np.float64))
-        return cls(scales, conformal, outliers)
+        return cls(scales, conformal, outliers).with_ranges(chain([held_out], parts))
+
+    def with_ranges(self, held_out: Iterable[Predictions]) -> Calibration:
+        """The same with ranges of the physics from these worlds, each set of inputs from predictions of its own."""
+        ranges: Quantiles = {}
+        for found in held_out:
+            ranges |= fit_ranges(found, self.likeliest(found), MISCOVERAGE)
+        return replace(self, ranges=ranges)
 
     def probabilities(self, found: Predictions) -> Float[np.ndarray, "N C"]:
         """Calibrated probabilities."""
         return scaled_probabilities(found, self.scales)
+
+    def likeliest(self, found: Predictions) -> Int[np.ndarray, "N"]:
+        """[N] the state of greatest calibrated probability."""
+        return self.probabilities(found).argmax(axis=1)
+
+    def physics_bounds(self, found: Predictions) -> Float[np.ndarray, "N K 2"] | None:
+        """90% ranges of the physics of every world, NaN where there is none; None without predicted physics."""
+        return range_bounds(self.ranges, found, self.likeliest(found))
+
+    def physics_range(
+        self, physics: Mapping[str, float], inputs: Collection[str], state: str
+    ) -> dict[str, tuple[float, float]]:
+        """90% ranges of one world's predicted physics, in its units; empty where these inputs have none."""
+        return world_ranges(self.ranges, physics, inputs, state)
 
     def prediction_set(self, probabilities: Float[np.ndarray, "C"]) -> tuple[str, ...]:
         """The states that can't be ruled out at 90% coverage; an empty set says that the world fits none."""
@@ -131,11 +159,12 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Write `RUN/calibration.json`."""
         outliers = {name: model.to_dict() for name, model in self.outliers.items()}
-        write_json(path, {"scales": list(self.scales), "conformal": list(self.conformal), "outliers": outliers})
+        values = {"scales": list(self.scales), "conformal": list(self.conformal), "outliers": outliers}
+        write_json(path, {**values, "physics_ranges": self.ranges})
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
-        """Read `RUN/calibration.json`.
+        """Read `RUN/calibration.json`; one without `physics_ranges`, of an older version, gives no ranges.
 
         Raises:
             InputError: the file is absent, not JSON, or of an older version.
@@ -147,7 +176,11 @@ class Calibration:
         if "scales" not in data:
             raise InputError(f"{path}: expected the key 'scales', found {sorted(data)}; {remedy}")
         outliers = {name: OutlierModel.from_dict(model) for name, model in data["outliers"].items()}
-        return cls(tuple(data["scales"]), tuple(data["conformal"]), outliers)
+        ranges = {
+            inputs: {target: {state: tuple(pair) for state, pair in states.items()} for target, states in each.items()}
+            for inputs, each in data.get("physics_ranges", {}).items()
+        }
+        return cls(tuple(data["scales"]), tuple(data["conformal"]), outliers, ranges)
 
 
 def fit_temperature(logits: Float[np.ndarray, "N C"], labels: Int[np.ndarray, "N"]) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from astrobio.evaluation.baselines import (
     train_tuned,
 )
 from astrobio.evaluation.calibrate import Calibration, fit_expert_scales, scaled_probabilities
-from astrobio.evaluation.language import language
+from astrobio.evaluation.language import language, openings
 from astrobio.evaluation.metrics import (
     area_under_roc,
     confusion,
@@ -36,6 +37,7 @@ from astrobio.evaluation.metrics import (
     reliability,
 )
 from astrobio.evaluation.predictions import Predictions, predict
+from astrobio.evaluation.ranges import MIXING_RATIO, score_ranges
 from astrobio.training.checkpoint import LoadedRun, load_run, read_json, read_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
 from astrobio.training.feed import Store
@@ -43,6 +45,7 @@ from astrobio.training.loop import Stores, open_store, train
 from astrobio.training.ranks import leave_ranks, rank
 
 OUTLIER_WORLDS = 512  # training worlds that shape the outlier models
+PART_WORLDS = {"cuda": 1024, "cpu": 128}  # held-out worlds that are shown every smaller set of inputs, for its ranges
 WRITTEN_WORLDS = 64  # test worlds whose assessment is written out and read back where there is no GPU
 
 
@@ -79,8 +82,8 @@ def evaluate_run(
             entries are None. trials: tuning trials that each baseline gets (the run itself had one).
 
     Returns:
-        `unified` {macro_accuracy, ci95, ece}, `single` {modality: same}, `isolated_late_fusion`, `gradient_boosting`
-        and `confusion` (rows true, columns predicted).
+        `unified` {macro_accuracy, ci95, ece}, `single` {modality: same}, `isolated_late_fusion`, `gradient_boosting`,
+        `confusion` (rows true, columns predicted) and `physics`: errors and 90% ranges (`score_ranges`).
 
     Raises:
         InputError: no trained run, or a split without worlds.
@@ -95,19 +98,19 @@ def evaluate_run(
     if baselines:
         others = baseline_probabilities(run.config, run_dir, data_dir, splits, trials=trials, console=console)
     scores = {name: score(probabilities, test) for name, probabilities in others.items()}
-    believed = calibration.probabilities(test)
+    believed, likeliest = calibration.probabilities(test), calibration.likeliest(everything)
     report = {
         "unified": score(believed, test),
         "single": {name: scores.get(name) for name in MODALITIES},
         "isolated_late_fusion": scores.get("isolated_late_fusion"),
         "gradient_boosting": scores.get("gradient_boosting"),
         "confusion": confusion(test.labels, believed.argmax(axis=1), len(WORLD_STATES)).tolist(),
+        "physics": score_ranges(everything, calibration.physics_bounds(everything), likeliest),
     }
-    limit = None if target.type == "cuda" else WRITTEN_WORLDS
-    states = [WORLD_STATES[index] for index in calibration.probabilities(everything).argmax(axis=1)]
+    begun, limit = openings(calibration, everything), None if target.type == "cuda" else WRITTEN_WORLDS
     details = {
         **detailed(run, splits, calibration, test, others),
-        "language": language(run, splits.test, states, limit=limit, label="writing assessments"),
+        "language": language(run, splits.test, begun, limit=limit, label="writing assessments"),
         "data": _identity(splits.test.worlds), "split": split, "states": list(WORLD_STATES),
     }  # fmt: skip
     parts = ["evaluation", scored.resolve().name if scored else "", split if split != "test" else ""]
@@ -125,9 +128,20 @@ def open_splits(
 
 
 def calibrate(run: LoadedRun, splits: Splits) -> Calibration:
-    """Temperature and conformal thresholds from the validation split, the outliers' shape from the training split."""
+    """Scales, conformal sets and ranges from the validation split, the outliers' shape from the training split."""
     training = predict_all(run, splits.train, limit=OUTLIER_WORLDS)
-    return Calibration.fit(training, predict_all(run, splits.validation))
+    return Calibration.fit(training, predict_all(run, splits.validation), predict_parts(run, splits.validation))
+
+
+def predict_parts(run: LoadedRun, store: Store, **options: Any) -> Iterator[Predictions]:
+    """`predict_all` of the first `PART_WORLDS` with every smaller set of the run's inputs.
+
+    A world of which less is known is retrieved less well: ranges of the whole would promise too much of it.
+    """
+    modalities, limit = run.config.training.modalities, PART_WORLDS.get(store.device.type, PART_WORLDS["cpu"])
+    for size in range(1, len(modalities)):
+        for shown in combinations(modalities, size):
+            yield predict_all(run, store, **{"modalities": shown, "limit": limit, **options})
 
 
 def predict_all(run: LoadedRun, store: Store, **options: Any) -> Predictions:
@@ -276,3 +290,18 @@ def evaluate_and_print(
             low, high = entry["ci95"]
             rows.add_row(name, f"{entry['macro_accuracy']:.3f} [{low:.3f}, {high:.3f}]", f"{entry['ece']:.3f}")
     console.print(rows)
+    console.print(physics_table(report["physics"]))
+
+
+def physics_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Error, coverage and width of every retrieved target's ranges, for the console."""
+    rows = Table("retrieved", "unit", "rms error", "in 90% range [95%]", "median width", title="retrieved physics")
+    for name, entry in scores.items():
+        unit = "dex" if entry["unit"] == MIXING_RATIO else entry["unit"]
+        known = "" if entry["rmse"] is None else f"{entry['rmse']:.2f}"
+        held, width = "no range", ""
+        if entry["coverage"] is not None:
+            low, high = entry["ci95"]
+            held, width = f"{entry['coverage']:.3f} [{low:.3f}, {high:.3f}]", f"{entry['median_width']:.2f}"
+        rows.add_row(name.removeprefix("log10_"), unit, known, held, width)
+    return rows

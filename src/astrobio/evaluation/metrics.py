@@ -90,6 +90,11 @@ def macro_accuracy_interval(
     return _interval(macro_accuracy(labels, predicted), draws[:, 0])
 
 
+def share_interval(hits: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> Interval:
+    """Share of worlds that are hit [N] with the interval from resampling whole groups."""
+    return macro_accuracy_interval(np.zeros(len(hits), dtype=int), (~hits.astype(bool)).astype(int), groups, seed=seed)
+
+
 def macro_accuracy_over_runs(
     labels: Int[np.ndarray, "N"], predicted: Int[np.ndarray, "R N"], groups: np.ndarray, *, seed: int = 0
 ) -> Interval:

@@ -1,6 +1,6 @@
 """What a system says of every world of a split.
 
-Dimension letters: N worlds, C world states, D embedding width.
+Dimension letters: N worlds, C world states, D embedding width, K physics targets.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rich.progress import track
 from torch import Tensor
 
 from astrobio.batch import IGNORED, MODALITIES, MultiModalBatch
+from astrobio.system.outputs import SystemOutputs
 from astrobio.system.unified import UnifiedMultiModalSystem
 from astrobio.training.feed import Store, sweep
 from astrobio.training.step import autocast
@@ -30,6 +31,8 @@ class Predictions:
         logits: [N, C]. present: [N, 4] what the system was shown.
         embeddings: modality → [N, D] (meaningless where not present).
         unimodal: [N, 4, C] what each modality's expert adds to `logits`.
+        physics, physics_truth: [N, K] predicted and true `PHYSICS_TARGETS` in their units, NaN where the truth is
+            unknown; None of answers that were kept without them.
     """
 
     world_ids: tuple[str, ...]
@@ -39,6 +42,8 @@ class Predictions:
     present: np.ndarray
     embeddings: dict[str, Float[np.ndarray, "N D"]]
     unimodal: Float[np.ndarray, "N 4 C"]
+    physics: Float[np.ndarray, "N K"] | None = None
+    physics_truth: Float[np.ndarray, "N K"] | None = None
 
     @property
     def predicted(self) -> Int[np.ndarray, "N"]:
@@ -53,6 +58,8 @@ class Predictions:
             self.groups[known], self.labels[known], self.logits[known], self.present[known],
             {name: values[known] for name, values in self.embeddings.items()},
             self.unimodal[known],
+            None if self.physics is None else self.physics[known],
+            None if self.physics_truth is None else self.physics_truth[known],
         )  # fmt: skip
 
 
@@ -82,21 +89,36 @@ def predict(
     """
     size = len(store) if limit is None else min(limit, len(store))
     system.eval()
-    found: list[tuple[MultiModalBatch, Tensor, dict[str, Tensor]]] = []
-    unimodal: list[Tensor] = []
+    world_ids: list[str] = []
+    answers: list[dict[str, np.ndarray]] = []
+    embeddings: list[dict[str, np.ndarray]] = []
     batches = sweep(store, size, batch_size=batch_size, modalities=modalities, permute=permute)
     for batch in track(batches, label, total=-(-size // batch_size), disable=not label, transient=True):
         with torch.inference_mode(), autocast(store.device, precision):
             outputs = system(batch)
-        embeddings = {name: value.float().cpu() for name, value in outputs.embeddings.items()}
-        found.append((batch, outputs.state_logits.float().cpu(), embeddings))
-        unimodal.append(outputs.unimodal_logits.float().cpu())
+        world_ids += batch.world_ids
+        answers.append(_answers(outputs, batch))  # no batch is kept: its cubes would fill the memory
+        embeddings.append({name: _array(value) for name, value in outputs.embeddings.items()})
     return Predictions(
-        world_ids=tuple(name for batch, _, _ in found for name in batch.world_ids),
+        world_ids=tuple(world_ids),
         groups=np.array([store[index].group for index in range(size)]),
-        labels=torch.cat([batch.labels for batch, _, _ in found]).cpu().numpy(),
-        logits=torch.cat([logits for _, logits, _ in found]).numpy().astype(np.float64),
-        present=torch.cat([batch.present for batch, _, _ in found]).cpu().numpy(),
-        embeddings={name: torch.cat([e[name] for _, _, e in found]).numpy() for name in found[0][2]},
-        unimodal=torch.cat(unimodal).numpy().astype(np.float64),
+        embeddings={name: np.concatenate([part[name] for part in embeddings]) for name in embeddings[0]},
+        **{name: np.concatenate([part[name] for part in answers]) for name in answers[0]},
     )
+
+
+def _answers(outputs: SystemOutputs, batch: MultiModalBatch) -> dict[str, np.ndarray]:
+    """The fields of `Predictions` that are one array each, of one batch."""
+    truth = batch.physics * batch.physics_std + batch.physics_mean
+    return {
+        "labels": batch.labels.cpu().numpy(),
+        "present": batch.present.cpu().numpy(),
+        "logits": _array(outputs.state_logits).astype(np.float64),
+        "unimodal": _array(outputs.unimodal_logits).astype(np.float64),
+        "physics": _array(outputs.physics.float() * batch.physics_std + batch.physics_mean),
+        "physics_truth": _array(truth.masked_fill(~batch.physics_mask, torch.nan)),
+    }
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()

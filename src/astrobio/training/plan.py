@@ -66,15 +66,22 @@ GPUS = {
 }
 CONTEXT = 0.7e9  # bytes that the driver and libraries take before the first tensor
 SLACK = 0.96  # of the memory that fragmentation leaves usable
-# The rates below come from the full system on H200s at 58194cf (`benchmarks/results/`): `parts` and `speed` of
-# sharded_step.json's bf16_1 and fp8_1, the profiles of its bf16_2 and fp8_2, and streamed_bf16 of joint_step.json.
+# of it where whole weights come and go, and whole gradients too: bf16_2_reduce_micro_batch and bf16_2 reserved 118.9 GB
+# for 110.1 and 148.4 for 127.1
+GATHERED_SLACK, WHOLE_SLACK = 0.92, 0.86
+# The rates below come from the full system on H200s (`benchmarks/results/`): at 58194cf `parts` and `speed` of
+# sharded_step.json's bf16_1 and fp8_1, the profiles of its bf16_2_reduce_micro_batch and fp8_2_reduce_micro_batch, and
+# streamed_bf16 of joint_step.json; at 907b065 `speed` of its bf16_2 and fp8_2.
 EFFICIENCY = 0.8535  # of `matmul`, in the decoder with its bridges: what lies between its products is included
 FLOAT8_GAIN = 1.449  # decoder in BF16 over decoder in FP8: 1.189 s over 0.821 s
 ENCODER_SECONDS = 0.096 / 16  # a world and micro-batch, beyond all products, mostly launches: 1.306 s less the products
 ENCODERS = 3.703e9  # weights of the two encoders with which that was measured
 FORWARD = 1 / 3  # of the encoders' launches, which run once more where they are recomputed (joint_profile.json)
 COLLECTIVE_RATE = 195e9  # bytes/s that a rank receives over NVLink: 184 to 209 in three of four collectives profiled
-HOOK_SECONDS = 1.8e-3  # each group of weights costs ranks in a micro-batch: bf16_2 and fp8_2 over one card's
+HOOK_SECONDS = 1.8e-3  # each group of weights costs ranks in a micro-batch: bf16_2_… and fp8_2_… over one card's
+# The same where gradients stay whole until a step's end: bf16_2 and fp8_2 take 1.52 and 0.86 s more than half of one
+# card's step, of which what is carried is 0.18 s, and the mean of the rest goes to 16 micro-batches × 80 groups.
+WHOLE_HOOK_SECONDS = 0.8e-3
 OPTIMIZER_SHARE = 0.62  # of `copy` that the 8-bit update with its norms reaches (optimizer_step.json)
 HOST_RATE = 41e9  # bytes/s each way that a host gives its cards together: 94 GB go in within a streamed step of 2.36 s
 PARTS = 6  # groups beside the large blocks: five parts and the system (`parallel.shard`)
@@ -132,14 +139,13 @@ def make_plan(
     system = empty_system(config, torch.bfloat16)
     costs = block_costs(system, shape, compiled=True)
     card, forecasts = GPUS[gpu], []
-    room = card.memory * SLACK - CONTEXT
     for execution in candidates(accumulation, gpus, float8):
         found = [
             _fit_activations(system, costs, how, shape, card, gpus, accumulation)
             for how in _sharings(execution, gpus, accumulation)
         ]
         forecasts += found
-        fitting = [one for one in found if one.peak <= room and one.host <= host_bytes]
+        fitting = [one for one in found if one.peak <= room(card, one.execution) and one.host <= host_bytes]
         if fitting:
             best = min(fitting, key=lambda one: step_seconds(system, one, card, gpus, accumulation, shape))
             return _plan(system, best, card, gpus, accumulation, shape, tokens, True)
@@ -166,6 +172,12 @@ def _sharings(execution: ExecutionConfig, gpus: int, accumulation: int) -> list[
     return [execution, once, *([replace(once, reduce="step")] if accumulation > 1 else [])]
 
 
+def room(card: Gpu, execution: ExecutionConfig) -> float:
+    """Bytes that tensors may take on a card."""
+    gathered = WHOLE_SLACK if execution.reduce == "step" else GATHERED_SLACK
+    return card.memory * (gathered if execution.gather == "step" else SLACK) - CONTEXT
+
+
 @dataclass(frozen=True)
 class Forecast:
     """Bytes of one execution on one card."""
@@ -187,12 +199,12 @@ def _fit_activations(
 ) -> Forecast:  # fmt: skip
     """The forecast that recomputes as little as the card allows."""
     least = forecast(system, costs, replace(execution, activation_gib=0.0), shape, gpus, accumulation)
-    room = card.memory * SLACK - CONTEXT - least.peak
-    if execution.offload or room <= 0:
+    free = room(card, execution) - least.peak
+    if execution.offload or free <= 0:
         return least
-    budget = math.floor((least.bytes["activations"] + room) / GIB * 10) / 10
+    budget = math.floor((least.bytes["activations"] + free) / GIB * 10) / 10
     whole = forecast(system, costs, replace(execution, activation_gib=None), shape, gpus, accumulation)
-    if whole.peak <= card.memory * SLACK - CONTEXT:
+    if whole.peak <= room(card, execution):
         return whole
     return forecast(system, costs, replace(execution, activation_gib=budget), shape, gpus, accumulation)
 
@@ -370,15 +382,15 @@ def _sharing_seconds(
     """What ranks lose to each other in a step: bf16 weights come in, gradients go out.
 
     A collective beside products costs its whole time: they are slower by about as much. The hooks around each group of
-    weights keep the host from launching.
+    weights keep the host from launching, less where no micro-batch but the last shares its gradients.
     """
     shards = min(execution.shards or gpus, gpus)
     foreign = sum(p.numel() for p in system.parameters()) * (shards - 1) / shards
     gathers = 1 if execution.gather == "step" else 2 * accumulation
     size = 2 if execution.weights == "bf16" and gpus == shards == 2 else 4  # as `parallel.sum_type` has it
-    reduces = 1 if execution.reduce == "step" else accumulation
+    reduces, hook = (1, WHOLE_HOOK_SECONDS) if execution.reduce == "step" else (accumulation, HOOK_SECONDS)
     groups = len(gathered_blocks(system)) + PARTS
-    return foreign * (gathers * 2 + reduces * size) / COLLECTIVE_RATE + accumulation * groups * HOOK_SECONDS
+    return foreign * (gathers * 2 + reduces * size) / COLLECTIVE_RATE + accumulation * groups * hook
 
 
 def _offloaded_seconds(
@@ -407,7 +419,7 @@ def _plan(
     execution = found.execution
     note = "rates measured on this card" if card.measured else "rates scaled from the card's data sheet, not measured"
     if not fits:
-        missing = (found.peak + CONTEXT) / SLACK - card.memory
+        missing = found.peak - room(card, execution)
         note = f"{missing / 1e9:.1f} GB too much on each card, even so; use more or larger cards, or a smaller preset"
         if missing <= 0:
             note = f"the host's memory is too small: {found.host / 1e9:.0f} GB are needed"
