@@ -1,11 +1,11 @@
-"""What the shipped model writes of test worlds, read back and compared with the truth, by how its assessments open.
+"""What the shipped model writes of test worlds, read back and compared with the truth.
 
     astrobio simulate --worlds 20000 --seed 1 --depth deep --hold-out all --out DIR   # its own worlds
     python benchmarks/words.py DIR [--worlds 1024]
 
-`pinned` opens with the calibrated state and the gases whose ranges pin them to within a decade, as `astrobio assess`
-does; `state` with the state alone, the gases are the decoder's; `nothing` leaves every word to the decoder. `physics`
-has coverage and width of the ranges themselves on the whole test split.
+The scores of `astrobio.evaluation.language`: as `astrobio assess` writes, before gases that the ranges do not bear out
+are struck (`every_gas`), and left to the decoder alone (`unguided`). `physics` has coverage and width of the ranges
+themselves on the whole test split.
 """
 
 from __future__ import annotations
@@ -19,14 +19,7 @@ from astrobio.assess.predict import PACKAGED_RUN
 from astrobio.batch import WORLD_STATES
 from astrobio.evaluation.calibrate import Calibration
 from astrobio.evaluation.evaluate import predict_all
-from astrobio.evaluation.language import (
-    opening,
-    openings,
-    read_assessment,
-    score_assessments,
-    truth_of,
-    write_assessments,
-)
+from astrobio.evaluation.language import language, ranges_of
 from astrobio.evaluation.ranges import score_ranges
 from astrobio.training.checkpoint import load_run
 from astrobio.training.config import choose_device
@@ -37,22 +30,15 @@ SWEEP = 32  # worlds of a batch; more are slower on CPUs
 
 
 def measure(data: Path, worlds: int, device: str) -> dict[str, Any]:
-    """Scores of each way of opening on the same worlds."""
+    """Scores of the words on the first test worlds, and of the ranges on all."""
     target = choose_device(device)
     run = load_run(PACKAGED_RUN, target)
     store = open_store(PACKAGED_RUN, data, "test", run.config.training, target)
     calibration, found = Calibration.load(PACKAGED_RUN / "calibration.json"), predict_all(run, store, batch_size=SWEEP)
     likeliest = calibration.likeliest(found)
-    ways = {
-        "pinned": openings(calibration, found),
-        "state": [opening(WORLD_STATES[int(state)]) for state in likeliest],
-        "nothing": None,
-    }
-    truths, scores = [truth_of(store[index], run) for index in range(min(worlds, len(store)))], {}
-    for way, begun in ways.items():
-        texts = write_assessments(run, store, begun, limit=worlds, label=way)
-        scores[way] = score_assessments([read_assessment(text) for text in texts], truths) | {"examples": texts[:3]}
-    return {"openings": scores, "physics": score_ranges(found, calibration.physics_bounds(found), likeliest)}
+    believed = [WORLD_STATES[int(state)] for state in likeliest]
+    scores = language(run, store, believed, ranges_of(calibration, found), limit=worlds, label="writing assessments")
+    return {"language": scores, "physics": score_ranges(found, calibration.physics_bounds(found), likeliest)}
 
 
 def main() -> None:
@@ -64,9 +50,9 @@ def main() -> None:
     options = parser.parse_args()
     result = measure(options.data, options.worlds, options.device)
     machine.write(options.out, "words", result)
-    machine.table([("opens with", *SHOWN)] + [
-        (way, *(scores[name] for name in SHOWN)) for way, scores in result["openings"].items()
-    ])  # fmt: skip
+    words = result["language"]
+    ways = {"as assessed": words, "every gas": words["every_gas"], "unguided": words["unguided"]}
+    machine.table([("", *SHOWN)] + [(way, *(scores[name] for name in SHOWN)) for way, scores in ways.items()])
     machine.table([("physics", "worlds", "coverage", "median width", "rmse")] + [
         (name, entry["worlds"], entry["coverage"], entry["median_width"], entry["rmse"])
         for name, entry in result["physics"].items()

@@ -39,13 +39,13 @@ import torch
 from rich.console import Console
 
 import worlds_20k_report
-from astrobio.batch import MODALITIES, Collator
+from astrobio.batch import MODALITIES, WORLD_STATES, Collator
 from astrobio.dataset.reader import WorldDataset, split_names
 from astrobio.errors import InputError
 from astrobio.evaluation.baselines import is_finished, restricted_to
 from astrobio.evaluation.calibrate import Calibration
 from astrobio.evaluation.evaluate import outlier_rates, predict_all
-from astrobio.evaluation.language import language, openings
+from astrobio.evaluation.language import language, ranges_of
 from astrobio.training.checkpoint import load_run, read_json, read_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
 from astrobio.training.feed import Store
@@ -228,9 +228,10 @@ def write(job: Job) -> str:
     device = choose_device(job.config.training.device)
     run, store = load_run(job.run, device), store_of(job, "test")
     answers = predict_all(run, store, batch_size=SWEEP)
-    begun = openings(Calibration.load(job.run / "calibration.json"), answers)
+    calibration = Calibration.load(job.run / "calibration.json")
+    believed = [WORLD_STATES[index] for index in calibration.likeliest(answers)]
     start = time.perf_counter()
-    found = language(run, store, begun, limit=READ)
+    found = language(run, store, believed, ranges_of(calibration, answers), limit=READ)
     seconds = time.perf_counter() - start
     write_json(path, {**found, "seconds": round(seconds, 1), "machine": describe()})
     return f"{path}: {found['worlds']} worlds in {seconds:.0f} s, right state {found['right_state']:.3f}"

@@ -14,10 +14,9 @@ from astrobio.evaluation import language
 from astrobio.evaluation.language import (
     Stated,
     Truth,
-    opening,
-    pinned_gases,
     read_assessment,
     score_assessments,
+    strike_unpinned,
     write_assessments,
 )
 from astrobio.training import loop
@@ -79,25 +78,31 @@ def test_an_unknown_state_is_not_judged():
     assert math.isnan(scores["right_state"]) and math.isnan(scores["gases_agree"])
 
 
-def test_only_gases_that_their_ranges_pin_are_stated():
+def test_gases_that_their_ranges_do_not_bear_out_are_struck():
+    text = "State: anoxic-biosphere; inhabited. Gases: CO2 1e-2, CH4 1e-3, CO 1e-5, H2O 1e-3. Surface 280 K. Reason: r."
     ranges = {
-        "log10_CO2": (-3.9, -2.2),  # around 1e-3
-        "log10_CH4": (-6.0, -3.0),  # too wide
-        "log10_H2O": (-1.45, -1.35),  # 1e-1 is the nearest power of ten, 3e-2 is never said
-        "log10_O3": (-12.0, -11.0),  # too rare to be named
-        "surface_temperature": (280.0, 281.0),
-    }
-    assert pinned_gases(ranges) == {"H2O": pytest.approx(-1.4), "CO2": pytest.approx(-3.05)}
-    shifted = {"log10_CO2": (-4.4, -2.5)}  # no wider than two decades, but 1e-3 and 1e-4 both miss an end
-    assert pinned_gases(shifted) == {}
+        "log10_CO2": (-2.9, -1.2),  # within a decade of 1e-2
+        "log10_CH4": (-4.5, -2.5),  # no wider than two decades, but not around 1e-3
+        "log10_H2O": (-3.2, -2.8),
+    }  # of CO nothing is known
+    struck = text.replace(", CH4 1e-3, CO 1e-5", "")
+    assert strike_unpinned(text, ranges) == struck
+    assert read_assessment(struck).gases == {"CO2": 1e-2, "H2O": 1e-3}
+    assert strike_unpinned(text, {}) == text
+    nothing = strike_unpinned(text, {"log10_O3": (-7.0, -6.0)})
+    assert "Gases: none to within a decade. Surface 280 K." in nothing and not read_assessment(nothing).gases
 
 
-def test_an_opening_states_gases_as_the_simulator_does():
-    begun = opening("anoxic-biosphere", {"CO2": -0.52, "CH4": -3.1})
-    assert begun == "State: anoxic-biosphere; inhabited. Gases: CO2 3e-1, CH4 1e-3. Surface"
-    assert read_assessment(begun + " 280 K.").gases == {"CO2": 0.3, "CH4": 1e-3}
-    assert opening("anoxic-biosphere", {}) == "State: anoxic-biosphere; inhabited. Surface"
-    assert opening("lifeless-reducing") == "State: lifeless-reducing; not inhabited. Gases:"
+def test_a_gas_that_stays_is_right_as_often_as_its_range_is():
+    rng = np.random.default_rng(0)
+    truth, half = rng.uniform(-6, -2, 4000), rng.uniform(0.2, 2.0, 4000)
+    middle = truth + rng.uniform(-1, 1, 4000) * half / 0.9  # the range holds the truth in 90%
+    texts = [f"Gases: CO2 1e{round(value)}." for value in middle]
+    ranges = [{"log10_CO2": (m - h, m + h)} for m, h in zip(middle, half, strict=True)]
+    stated = [read_assessment(strike_unpinned(text, each)) for text, each in zip(texts, ranges, strict=True)]
+    scores = score_assessments(stated, [Truth(None, {"CO2": value}) for value in truth])
+    every = score_assessments([read_assessment(text) for text in texts], [Truth(None, {"CO2": v}) for v in truth])
+    assert scores["by_gas"]["CO2"]["stated"] > 500 and scores["gases_agree"] >= 0.9 > every["gases_agree"] + 0.05
 
 
 def test_texts_written_side_by_side_are_those_written_alone(tiny_run, worlds, run_dir, monkeypatch):
@@ -115,11 +120,10 @@ def test_texts_open_with_the_answer_and_go_on_side_by_side_as_alone(tiny_run, wo
     run: LoadedRun = load_run(run_dir)
     store: Store = loop.open_store(run_dir, "data", "test", tiny_run.training, torch.device("cpu"))
     states = ["oxygenic-biosphere", "lifeless-reducing", "lifeless-inhospitable", "anoxic-biosphere"]
-    begun = [opening(state) for state in states]
-    written = write_assessments(run, store, begun, limit=4, at_once=3)
-    assert written == write_assessments(run, store, begun, limit=4, at_once=1)
+    written = write_assessments(run, store, states, limit=4, at_once=3)
+    assert written == write_assessments(run, store, states, limit=4, at_once=1)
     stated = [read_assessment(text) for text in written]
     assert [found.state for found in stated] == states
     assert [found.inhabited for found in stated] == [True, False, False, True]
-    scores = language.language(run, store, begun, limit=4)
+    scores = language.language(run, store, states, [{}] * 4, limit=4)
     assert scores["agrees"] == 1.0 and scores["worlds"] == scores["unguided"]["worlds"] == 4

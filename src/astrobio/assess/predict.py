@@ -28,7 +28,7 @@ from astrobio.batch import (
 from astrobio.batch.graph import FLUX_SCALE
 from astrobio.errors import InputError
 from astrobio.evaluation.calibrate import Calibration
-from astrobio.evaluation.language import MAX_NEW_TOKENS, opening, pinned_gases
+from astrobio.evaluation.language import MAX_NEW_TOKENS, opening, strike_unpinned
 from astrobio.evaluation.ranges import PHYSICS_UNITS
 from astrobio.formats.climate import load_climate
 from astrobio.formats.metabolism import read_metabolism_counted
@@ -54,8 +54,8 @@ class Assessment:
             log-odds with nothing known, so that prior + shares = the answer's log-odds.
         state_attribution: the same for the log-probability of the likeliest state.
         modality_weights: the fusion's own weights of the given modalities.
-        assessment_text: in words: it opens with the likeliest state and the gases that `physics_range` pins to within
-            an order of magnitude; all that follows is the decoder's.
+        assessment_text: in words: it opens with the likeliest state, all that follows is the decoder's, without the
+            gases that `physics_range` does not bear out.
         prediction_set: states that can't be ruled out at 90% coverage; None where the run is not calibrated.
         outliers: modality → distance from the training worlds over the threshold; above 1 is unlike any of them.
         physics: predicted `PHYSICS_TARGETS` in their units (`PHYSICS_UNITS`).
@@ -217,7 +217,7 @@ def assess_sample(
         outputs = system(batch)
     physics = _physics(outputs.physics[0], run)
     ranges = {} if calibration is None else calibration.physics_range(physics, present, state)
-    begun = run.tokenizer.encode(opening(state, pinned_gases(ranges) if ranges else None))
+    begun = run.tokenizer.encode(opening(state))
     text = run.tokenizer.decode(system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id, [begun])[0]).strip()
     without = [_sigmoid(odds[tuple(m for m in present if m != name)]) for name in present] if len(present) > 1 else []
     inhabited = float(sum(probabilities[WORLD_STATES.index(name)] for name in INHABITED_STATES))
@@ -230,7 +230,7 @@ def assess_sample(
         state_attribution=shapley({k: float(np.log(_softmax(v)[likeliest])) for k, v in coalitions.items()}),
         prior=odds[()],
         modality_weights={n: float(outputs.modality_weights[0, MODALITIES.index(n)]) for n in present},
-        assessment_text=text,
+        assessment_text=strike_unpinned(text, ranges),
         prediction_set=None if calibration is None else calibration.prediction_set(probabilities),
         outliers=_outliers(calibration, outputs.embeddings, present),
         physics=physics,

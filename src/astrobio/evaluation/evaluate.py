@@ -25,7 +25,7 @@ from astrobio.evaluation.baselines import (
     train_tuned,
 )
 from astrobio.evaluation.calibrate import Calibration, fit_expert_scales, scaled_probabilities
-from astrobio.evaluation.language import language, openings
+from astrobio.evaluation.language import language, ranges_of
 from astrobio.evaluation.metrics import (
     area_under_roc,
     confusion,
@@ -107,10 +107,11 @@ def evaluate_run(
         "confusion": confusion(test.labels, believed.argmax(axis=1), len(WORLD_STATES)).tolist(),
         "physics": score_ranges(everything, calibration.physics_bounds(everything), likeliest),
     }
-    begun, limit = openings(calibration, everything), None if target.type == "cuda" else WRITTEN_WORLDS
+    limit = None if target.type == "cuda" else WRITTEN_WORLDS
+    states, ranges = [WORLD_STATES[index] for index in likeliest], ranges_of(calibration, everything)
     details = {
         **detailed(run, splits, calibration, test, others),
-        "language": language(run, splits.test, begun, limit=limit, label="writing assessments"),
+        "language": language(run, splits.test, states, ranges, limit=limit, label="writing assessments"),
         "data": _identity(splits.test.worlds), "split": split, "states": list(WORLD_STATES),
     }  # fmt: skip
     parts = ["evaluation", scored.resolve().name if scored else "", split if split != "test" else ""]

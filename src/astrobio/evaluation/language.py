@@ -21,7 +21,6 @@ from astrobio.evaluation.predictions import Predictions
 from astrobio.training.checkpoint import LoadedRun
 from astrobio.training.feed import Row, Store, sweep
 from astrobio.training.step import autocast
-from astrobio.worlds.narrative import GAS_FLOOR, NAMED_GASES, order_of_magnitude
 
 MAX_NEW_TOKENS = 160
 WRITTEN_AT_ONCE = 256  # worlds; each step of generation costs the same launches for one world or for many
@@ -30,7 +29,12 @@ NEAREST = 0.5 + 1e-6  # and exact where no other power of ten lies nearer
 WARM = 15.0  # K; temperatures are stated in tens
 GASES = tuple(name.removeprefix("log10_") for name in PHYSICS_TARGETS if name.startswith("log10_"))
 STATED_GAS = re.compile(r"\b([A-Z][A-Za-z0-9]{1,3}) (\d(?:\.\d+)?e-?\d+)\b")
+GAS_LIST = re.compile(rf"{STATED_GAS.pattern}(?:, {STATED_GAS.pattern})*")
+NONE_PINNED = "none to within a decade"  # what stands in place of a list of gases that are all struck
 STATED_TEMPERATURE = re.compile(r"[Ss]urface (?:near )?(\d+(?:\.\d+)?) K\b")
+
+
+Ranges = Mapping[str, tuple[float, float]]  # physics target → (low, high)
 
 
 @dataclass(frozen=True)
@@ -135,58 +139,53 @@ def share(flags: Iterable[bool]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def opening(state: str, gases: Mapping[str, float] | None = None) -> str:
+def opening(state: str) -> str:
     """How an assessment of a world in this state begins, in the words of the simulator's own: its answer, no reasons.
 
-    Assessments that the system gives begin so with what its calibrated heads say, which the decoder cannot see; what
-    follows, temperature and reason, is the decoder's own, and it goes on from this answer.
-
-    Args:
-        gases: log10 of the volume fractions to state (`pinned_gases`), most abundant first; None leaves the gases to
-            the decoder.
+    Assessments that the system gives begin so with the fused answer, which the decoder cannot see; what follows, gases,
+    temperature and reason, is the decoder's own, and it goes on from this answer (`strike_unpinned` then looks at the
+    gases).
     """
-    answer = f"State: {state}; {'inhabited' if state in INHABITED_STATES else 'not inhabited'}."
-    if gases is None:
-        return f"{answer} Gases:"
-    said = ", ".join(f"{gas} {order_of_magnitude(10**value)}" for gas, value in gases.items())
-    return f"{answer} Gases: {said}. Surface" if said else f"{answer} Surface"
+    return f"State: {state}; {'inhabited' if state in INHABITED_STATES else 'not inhabited'}. Gases:"
 
 
-def pinned_gases(ranges: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Gas → log10 of the volume fraction to state, of those that their calibrated ranges pin, most abundant first.
+def strike_unpinned(text: str, ranges: Ranges) -> str:
+    """An assessment without the gases that the calibrated ranges do not bear out.
 
-    A gas is pinned where its whole range lies within an order of magnitude of the power of ten that would be stated, so
-    that it is stated rightly as often as the range holds the truth. Those too rare to be named are left out.
+    A stated gas stays where its whole range lies within an order of magnitude of the stated number, so that what stays
+    is right as often as the range holds the truth. Without any ranges nothing is struck.
 
     Args:
         ranges: physics target → (low, high), as of `Calibration.physics_range`.
     """
-    found = {}
-    for name, (low, high) in ranges.items():
-        middle = (low + high) / 2
-        if not name.startswith("log10_") or 10**middle < GAS_FLOOR:
-            continue
-        stated = math.log10(float(order_of_magnitude(10**middle)))
-        if stated - DECADE <= low and high <= stated + DECADE:
-            found[name.removeprefix("log10_")] = middle
-    return dict(sorted(found.items(), key=lambda item: -item[1])[:NAMED_GASES])
+
+    def judged(match: re.Match[str]) -> str:
+        kept = [said for said in match[0].split(", ") if _is_pinned(said, ranges)]
+        return ", ".join(kept) or NONE_PINNED
+
+    return GAS_LIST.sub(judged, text) if ranges else text
 
 
-def openings(calibration: Calibration, found: Predictions) -> list[str]:
-    """How the assessment of every world begins: with the likeliest state and the gases that its ranges pin."""
-    states, bounds = calibration.likeliest(found), calibration.physics_bounds(found)
-    out = []
-    for place, state in enumerate(states):
-        ranges = {} if bounds is None else dict(zip(PHYSICS_TARGETS, map(tuple, bounds[place].tolist()), strict=True))
-        known = {name: pair for name, pair in ranges.items() if not math.isnan(pair[0])}
-        out.append(opening(WORLD_STATES[int(state)], pinned_gases(known) if known else None))
-    return out
+def _is_pinned(said: str, ranges: Ranges) -> bool:
+    gas, number = said.split(" ")
+    low, high = ranges.get(f"log10_{gas}", (-math.inf, math.inf))
+    stated = math.log10(float(number)) if float(number) > 0 else math.inf
+    return stated - DECADE <= low and high <= stated + DECADE
+
+
+def ranges_of(calibration: Calibration, found: Predictions) -> list[Ranges]:
+    """The calibrated ranges of every world; empty where there are none."""
+    bounds = calibration.physics_bounds(found)
+    if bounds is None:
+        return [{} for _ in found.world_ids]
+    worlds = [zip(PHYSICS_TARGETS, map(tuple, pairs), strict=True) for pairs in bounds.tolist()]
+    return [{name: (low, high) for name, (low, high) in pairs if not math.isnan(low)} for pairs in worlds]
 
 
 def write_assessments(
     run: LoadedRun,
     store: Store,
-    begun: Sequence[str] | None = None,
+    states: Sequence[str] | None = None,
     *,
     limit: int | None = None,
     at_once: int = WRITTEN_AT_ONCE,
@@ -195,7 +194,7 @@ def write_assessments(
     """Assessments of the first `limit` worlds of a split, in order, in the run's own precision.
 
     Args:
-        begun: how the assessment of each world opens (`openings`); None leaves every word to the decoder.
+        states: of each world, with which its assessment opens; None leaves every word to the decoder.
         at_once: worlds written side by side. label: name of the progress bar ("" hides it).
     """
     settings, size = run.config.training, len(store) if limit is None else min(limit, len(store))
@@ -204,9 +203,9 @@ def write_assessments(
     batches = sweep(store, size, batch_size=at_once, modalities=settings.modalities, assessments=False)
     for batch in track(batches, label, total=-(-size // at_once), disable=not label, transient=True):
         with torch.inference_mode(), autocast(store.device, settings.precision):
-            here = None if begun is None else begun[len(texts) : len(texts) + len(batch)]
-            tokens = None if here is None else [run.tokenizer.encode(text) for text in here]
-            written = run.system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id, tokens)
+            here = None if states is None else states[len(texts) : len(texts) + len(batch)]
+            begun = None if here is None else [run.tokenizer.encode(opening(state)) for state in here]
+            written = run.system.generate(batch, MAX_NEW_TOKENS, run.tokenizer.eos_id, begun)
         texts += [run.tokenizer.decode(tokens) for tokens in written]
     return texts
 
@@ -228,24 +227,36 @@ def truth_of(row: Row, run: LoadedRun) -> Truth:
 
 
 def language(
-    run: LoadedRun, store: Store, begun: Sequence[str], *, limit: int | None = None, label: str = ""
+    run: LoadedRun,
+    store: Store,
+    believed: Sequence[str],
+    ranges: Sequence[Ranges],
+    *,
+    limit: int | None = None,
+    label: str = "",
 ) -> dict[str, Any]:
     """Write assessments of the first worlds and score them (`score_assessments`).
 
     Args:
-        begun: how the run's own calibrated answer opens each world's assessment (`openings`).
+        believed: the state that the run's own calibrated answer gives each world of the split. ranges: of its physics.
 
     Returns:
-        The scores of assessments that open so, as `astrobio assess` writes them; under `unguided` those of texts that
-        are the decoder's alone, with `agrees`, the share of worlds in which it names the same state.
+        The scores of assessments that open with that answer and state the gases that the ranges bear out, as `astrobio
+        assess` writes them; under `every_gas` those of the same texts before gases are struck; under `unguided` those
+        of texts that are the decoder's alone, with `agrees`, the share of worlds in which it names the same state.
     """
-    believed = [named_state(text) or "" for text in begun]
-    truths: list[Truth] = []
-    found: dict[str, dict[str, Any]] = {}
-    for kind, opened in (("guided", begun), ("unguided", None)):
-        texts = write_assessments(run, store, opened, limit=limit, label=label)
-        truths = truths or [truth_of(store[index], run) for index in range(len(texts))]
-        stated = [read_assessment(text) for text in texts]
-        agrees = share(s.state == b for s, b in zip(stated, believed, strict=False))
-        found[kind] = {**score_assessments(stated, truths), "agrees": agrees, "examples": texts[:3]}
-    return {**found["guided"], "unguided": found["unguided"]}
+    opened = write_assessments(run, store, believed, limit=limit, label=label)
+    texts = {
+        "guided": [strike_unpinned(text, each) for text, each in zip(opened, ranges, strict=False)],
+        "every_gas": opened,
+        "unguided": write_assessments(run, store, limit=limit, label=label),
+    }
+    truths = [truth_of(store[index], run) for index in range(len(opened))]
+    found = {kind: _scored(written, truths, believed) for kind, written in texts.items()}
+    return {**found["guided"], "every_gas": found["every_gas"], "unguided": found["unguided"]}
+
+
+def _scored(texts: Sequence[str], truths: Sequence[Truth], believed: Sequence[str]) -> dict[str, Any]:
+    stated = [read_assessment(text) for text in texts]
+    agrees = share(s.state == b for s, b in zip(stated, believed, strict=False))
+    return {**score_assessments(stated, truths), "agrees": agrees, "examples": list(texts[:3])}
