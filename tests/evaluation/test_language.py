@@ -16,7 +16,7 @@ from astrobio.evaluation.language import (
     Truth,
     read_assessment,
     score_assessments,
-    strike_unpinned,
+    strike_unsure,
     write_assessments,
 )
 from astrobio.training import loop
@@ -82,24 +82,24 @@ def test_gases_that_their_ranges_do_not_bear_out_are_struck():
     text = "State: anoxic-biosphere; inhabited. Gases: CO2 1e-2, CH4 1e-3, CO 1e-5, H2O 1e-3. Surface 280 K. Reason: r."
     ranges = {
         "log10_CO2": (-2.9, -1.2),  # within a decade of 1e-2
-        "log10_CH4": (-4.5, -2.5),  # no wider than two decades, but not around 1e-3
+        "log10_CH4": (-4.5, -2.5),  # two decades wide, but not around 1e-3
         "log10_H2O": (-3.2, -2.8),
     }  # of CO nothing is known
     struck = text.replace(", CH4 1e-3, CO 1e-5", "")
-    assert strike_unpinned(text, ranges) == struck
+    assert strike_unsure(text, ranges) == struck
     assert read_assessment(struck).gases == {"CO2": 1e-2, "H2O": 1e-3}
-    assert strike_unpinned(text, {}) == text
-    nothing = strike_unpinned(text, {"log10_O3": (-7.0, -6.0)})
+    assert strike_unsure(text, {}) == text
+    nothing = strike_unsure(text, {"log10_O3": (-7.0, -6.0)})
     assert "Gases: none to within a decade. Surface 280 K." in nothing and not read_assessment(nothing).gases
 
 
-def test_a_gas_that_stays_is_right_as_often_as_its_range_is():
+def test_a_gas_that_stays_is_right_as_often_as_its_range_says():
     rng = np.random.default_rng(0)
-    truth, half = rng.uniform(-6, -2, 4000), rng.uniform(0.2, 2.0, 4000)
-    middle = truth + rng.uniform(-1, 1, 4000) * half / 0.9  # the range holds the truth in 90%
+    truth, spread = rng.uniform(-6, -2, 4000), rng.uniform(0.1, 1.2, 4000)
+    middle = truth + spread * rng.standard_normal(4000)
     texts = [f"Gases: CO2 1e{round(value)}." for value in middle]
-    ranges = [{"log10_CO2": (m - h, m + h)} for m, h in zip(middle, half, strict=True)]
-    stated = [read_assessment(strike_unpinned(text, each)) for text, each in zip(texts, ranges, strict=True)]
+    ranges = [{"log10_CO2": (m - 1.645 * s, m + 1.645 * s)} for m, s in zip(middle, spread, strict=True)]
+    stated = [read_assessment(strike_unsure(text, each)) for text, each in zip(texts, ranges, strict=True)]
     scores = score_assessments(stated, [Truth(None, {"CO2": value}) for value in truth])
     every = score_assessments([read_assessment(text) for text in texts], [Truth(None, {"CO2": v}) for v in truth])
     assert scores["by_gas"]["CO2"]["stated"] > 500 and scores["gases_agree"] >= 0.9 > every["gases_agree"] + 0.05

@@ -28,7 +28,7 @@ from astrobio.batch import (
 from astrobio.batch.graph import FLUX_SCALE
 from astrobio.errors import InputError
 from astrobio.evaluation.calibrate import Calibration
-from astrobio.evaluation.language import MAX_NEW_TOKENS, opening, strike_unpinned
+from astrobio.evaluation.language import MAX_NEW_TOKENS, opening, strike_unsure
 from astrobio.evaluation.ranges import PHYSICS_UNITS
 from astrobio.formats.climate import load_climate
 from astrobio.formats.metabolism import read_metabolism_counted
@@ -230,7 +230,7 @@ def assess_sample(
         state_attribution=shapley({k: float(np.log(_softmax(v)[likeliest])) for k, v in coalitions.items()}),
         prior=odds[()],
         modality_weights={n: float(outputs.modality_weights[0, MODALITIES.index(n)]) for n in present},
-        assessment_text=strike_unpinned(text, ranges),
+        assessment_text=strike_unsure(text, ranges),
         prediction_set=None if calibration is None else calibration.prediction_set(probabilities),
         outliers=_outliers(calibration, outputs.embeddings, present),
         physics=physics,

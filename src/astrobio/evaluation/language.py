@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from rich.progress import track
 
 from astrobio.batch import INHABITED_STATES, PHYSICS_TARGETS, WORLD_STATES
-from astrobio.evaluation.calibrate import Calibration
+from astrobio.evaluation.calibrate import MISCOVERAGE, Calibration
 from astrobio.evaluation.predictions import Predictions
 from astrobio.training.checkpoint import LoadedRun
 from astrobio.training.feed import Row, Store, sweep
@@ -30,7 +31,8 @@ WARM = 15.0  # K; temperatures are stated in tens
 GASES = tuple(name.removeprefix("log10_") for name in PHYSICS_TARGETS if name.startswith("log10_"))
 STATED_GAS = re.compile(r"\b([A-Z][A-Za-z0-9]{1,3}) (\d(?:\.\d+)?e-?\d+)\b")
 GAS_LIST = re.compile(rf"{STATED_GAS.pattern}(?:, {STATED_GAS.pattern})*")
-NONE_PINNED = "none to within a decade"  # what stands in place of a list of gases that are all struck
+SURE = 0.9  # chance of being right with which a gas is stated
+NONE_SURE = "none to within a decade"  # what stands in place of a list of gases that are all struck
 STATED_TEMPERATURE = re.compile(r"[Ss]urface (?:near )?(\d+(?:\.\d+)?) K\b")
 
 
@@ -143,34 +145,38 @@ def opening(state: str) -> str:
     """How an assessment of a world in this state begins, in the words of the simulator's own: its answer, no reasons.
 
     Assessments that the system gives begin so with the fused answer, which the decoder cannot see; what follows, gases,
-    temperature and reason, is the decoder's own, and it goes on from this answer (`strike_unpinned` then looks at the
+    temperature and reason, is the decoder's own, and it goes on from this answer (`strike_unsure` then looks at the
     gases).
     """
     return f"State: {state}; {'inhabited' if state in INHABITED_STATES else 'not inhabited'}. Gases:"
 
 
-def strike_unpinned(text: str, ranges: Ranges) -> str:
+def strike_unsure(text: str, ranges: Ranges) -> str:
     """An assessment without the gases that the calibrated ranges do not bear out.
 
-    A stated gas stays where its whole range lies within an order of magnitude of the stated number, so that what stays
-    is right as often as the range holds the truth. Without any ranges nothing is struck.
+    A stated gas stays where the truth lies within an order of magnitude of it with a chance of at least `SURE`, the
+    range being read as the central 90% of a normal distribution. Without any ranges nothing is struck.
 
     Args:
         ranges: physics target → (low, high), as of `Calibration.physics_range`.
     """
 
     def judged(match: re.Match[str]) -> str:
-        kept = [said for said in match[0].split(", ") if _is_pinned(said, ranges)]
-        return ", ".join(kept) or NONE_PINNED
+        kept = [said for said in match[0].split(", ") if _chance(said, ranges) >= SURE]
+        return ", ".join(kept) or NONE_SURE
 
     return GAS_LIST.sub(judged, text) if ranges else text
 
 
-def _is_pinned(said: str, ranges: Ranges) -> bool:
+def _chance(said: str, ranges: Ranges) -> float:
+    """That a statement such as "CO2 1e-2" is right to within an order of magnitude; 0 for a gas without a range."""
     gas, number = said.split(" ")
-    low, high = ranges.get(f"log10_{gas}", (-math.inf, math.inf))
-    stated = math.log10(float(number)) if float(number) > 0 else math.inf
-    return stated - DECADE <= low and high <= stated + DECADE
+    if f"log10_{gas}" not in ranges or float(number) <= 0:
+        return 0.0
+    (low, high), stated = ranges[f"log10_{gas}"], math.log10(float(number))
+    width = max((high - low) / 2 / NormalDist().inv_cdf(1 - MISCOVERAGE / 2), 1e-6)
+    truth = NormalDist((low + high) / 2, width)
+    return truth.cdf(stated + DECADE) - truth.cdf(stated - DECADE)
 
 
 def ranges_of(calibration: Calibration, found: Predictions) -> list[Ranges]:
@@ -247,7 +253,7 @@ def language(
     """
     opened = write_assessments(run, store, believed, limit=limit, label=label)
     texts = {
-        "guided": [strike_unpinned(text, each) for text, each in zip(opened, ranges, strict=False)],
+        "guided": [strike_unsure(text, each) for text, each in zip(opened, ranges, strict=False)],
         "every_gas": opened,
         "unguided": write_assessments(run, store, limit=limit, label=label),
     }
