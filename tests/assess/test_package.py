@@ -48,7 +48,7 @@ def test_the_card_quotes_scores_and_data(finished: Path, tmp_path: Path):
     settings = {"floor": False, "kind": "transmission", "instruments": "prism+lrs", "transits": 5000, "gcm": "um"}
     result = {
         "unified": entry, "single": {"spectrum": entry, "climate": None}, "gradient_boosting": entry,
-        "language": {"right_state": 0.95, "gases_agree": 0.9},
+        "language": {"right_state": 0.95, "gases_agree": 0.9, "gases_named": 0.5},
         "data": {"worlds": 20000, "seed": 7, "version": "0.1.0", "settings": settings},
     }  # fmt: skip
     write_json(tmp_path / "result.json", result)

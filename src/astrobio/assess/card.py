@@ -123,5 +123,8 @@ def _own(entry: Mapping[str, Any], seed: int) -> list[str]:
 def _language(found: Mapping[str, Any]) -> list[str]:
     if "right_state" not in found:
         return []
-    gases = f"; {100 * found['gases_agree']:.1f}% of the gases it states are right" if "gases_agree" in found else ""
+    gases = ""
+    if "gases_agree" in found:
+        right, named = (100 * found[key] for key in ("gases_agree", "gases_named"))
+        gases = f"; {right:.1f}% of the gases it states are right, and it states {named:.1f}% of those worth naming"
     return ["", f"Its words open with the right state in {100 * found['right_state']:.1f}% of the test worlds{gases}."]
