@@ -79,8 +79,12 @@ def test_enough_worlds_give_every_set_of_inputs_its_ranges(
     trained: Path, worlds: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(evaluate, "language", lambda *_, **__: {})
-    worlds["validation"].samples *= 4  # 24 worlds, of the fewest 19
-    report = evaluate_run(trained, "data", baselines=False, console=Console(quiet=True), device="cpu")
+    worlds["validation"].samples *= 4  # 24 worlds: enough for ranges of the whole set
+    options: dict[str, Any] = {"baselines": False, "console": Console(quiet=True), "device": "cpu"}
+    evaluate_run(trained, "data", **options)
+    assert list(Calibration.load(trained / "calibration.json").ranges) == ["text+spectrum+climate+metabolism"]
+    monkeypatch.setattr(evaluate, "STATE_WORLDS", 24)
+    report = evaluate_run(trained, "data", **options)
     ranges = Calibration.load(trained / "calibration.json").ranges
     assert len(ranges) == 15 and "text+metabolism" in ranges
     entry = report["physics"]["log10_CO2"]

@@ -37,7 +37,7 @@ from astrobio.evaluation.metrics import (
     reliability,
 )
 from astrobio.evaluation.predictions import Predictions, predict
-from astrobio.evaluation.ranges import MIXING_RATIO, score_ranges
+from astrobio.evaluation.ranges import MIXING_RATIO, STATE_WORLDS, score_ranges
 from astrobio.training.checkpoint import LoadedRun, load_run, read_json, read_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
 from astrobio.training.feed import Store
@@ -128,17 +128,24 @@ def open_splits(
     return Splits(*(open_store(run_dir, folder, name, settings, device) for name, folder in parts))
 
 
-def calibrate(run: LoadedRun, splits: Splits) -> Calibration:
-    """Scales, conformal sets and ranges from the validation split, the outliers' shape from the training split."""
+def calibrate(run: LoadedRun, splits: Splits, *, parts: bool = True) -> Calibration:
+    """Scales, conformal sets and ranges from the validation split, the outliers' shape from the training split.
+
+    Args:
+        parts: whether smaller sets of inputs get ranges too (from 100 held-out worlds on, each answered 14 times more).
+    """
     training = predict_all(run, splits.train, limit=OUTLIER_WORLDS)
-    return Calibration.fit(training, predict_all(run, splits.validation), predict_parts(run, splits.validation))
+    smaller = predict_parts(run, splits.validation) if parts else ()
+    return Calibration.fit(training, predict_all(run, splits.validation), smaller)
 
 
 def predict_parts(run: LoadedRun, store: Store, **options: Any) -> Iterator[Predictions]:
-    """`predict_all` of the first `PART_WORLDS` with every smaller set of the run's inputs.
+    """`predict_all` of the first `PART_WORLDS` with every smaller set of the run's inputs; nothing for few worlds.
 
     A world of which less is known is retrieved less well: ranges of the whole would promise too much of it.
     """
+    if len(store) < STATE_WORLDS:
+        return
     modalities, limit = run.config.training.modalities, PART_WORLDS.get(store.device.type, PART_WORLDS["cpu"])
     for size in range(1, len(modalities)):
         for shown in combinations(modalities, size):
@@ -257,7 +264,8 @@ def train_and_calibrate(preset: str, overrides: Sequence[str], data_dir: Path, r
     if config.training.keep == 0:
         console.print(f"{run_dir}: {progress.step} steps{skipped}; training.keep=0 kept no weights", highlight=False)
         return
-    calibrate(load_run(run_dir, device), open_splits(run_dir, data_dir, device)).save(run_dir / "calibration.json")
+    found = calibrate(load_run(run_dir, device), open_splits(run_dir, data_dir, device), parts=False)
+    found.save(run_dir / "calibration.json")
     best = read_json(run_dir / "best.json")
     console.print(
         f"{run_dir}: {progress.step} steps{skipped}; best at step {best['step']} "

@@ -21,7 +21,8 @@ from astrobio.evaluation.metrics import share_interval
 from astrobio.evaluation.predictions import Predictions
 
 ANY = "any"  # quantiles of all held-out worlds, for states that have too few of their own
-STATE_WORLDS = 100  # fewest held-out worlds of a state for its own quantiles: coverage then scatters by 3% (1 sd)
+STATE_WORLDS = 100  # fewest held-out worlds of a state, or of fewer inputs, for quantiles of its own: coverage then
+# scatters by 3% (1 sd)
 MIXING_RATIO = "log10 volume mixing ratio"
 PHYSICS_UNITS = {
     name: MIXING_RATIO if name.startswith("log10_") else {"surface_temperature": "K"}.get(name, "W/m2")
