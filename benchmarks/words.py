@@ -19,7 +19,7 @@ from astrobio.assess.predict import PACKAGED_RUN
 from astrobio.batch import WORLD_STATES
 from astrobio.evaluation.calibrate import Calibration
 from astrobio.evaluation.evaluate import predict_all
-from astrobio.evaluation.language import language, ranges_of
+from astrobio.evaluation.language import language
 from astrobio.evaluation.ranges import score_ranges
 from astrobio.training.checkpoint import load_run
 from astrobio.training.config import choose_device
@@ -37,8 +37,9 @@ def measure(data: Path, worlds: int, device: str) -> dict[str, Any]:
     calibration, found = Calibration.load(PACKAGED_RUN / "calibration.json"), predict_all(run, store, batch_size=SWEEP)
     likeliest = calibration.likeliest(found)
     believed = [WORLD_STATES[int(state)] for state in likeliest]
-    scores = language(run, store, believed, ranges_of(calibration, found), limit=worlds, label="writing assessments")
-    return {"language": scores, "physics": score_ranges(found, calibration.physics_bounds(found), likeliest)}
+    ranges = calibration.physics_ranges(found)
+    scores = language(run, store, believed, ranges, limit=worlds, label="writing assessments")
+    return {"language": scores, "physics": score_ranges(found, ranges, likeliest)}
 
 
 def main() -> None:

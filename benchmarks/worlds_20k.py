@@ -45,7 +45,7 @@ from astrobio.errors import InputError
 from astrobio.evaluation.baselines import is_finished, restricted_to
 from astrobio.evaluation.calibrate import Calibration
 from astrobio.evaluation.evaluate import outlier_rates, predict_all
-from astrobio.evaluation.language import language, ranges_of
+from astrobio.evaluation.language import language
 from astrobio.training.checkpoint import load_run, read_json, read_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
 from astrobio.training.feed import Store
@@ -231,7 +231,7 @@ def write(job: Job) -> str:
     calibration = Calibration.load(job.run / "calibration.json")
     believed = [WORLD_STATES[index] for index in calibration.likeliest(answers)]
     start = time.perf_counter()
-    found = language(run, store, believed, ranges_of(calibration, answers), limit=READ)
+    found = language(run, store, believed, calibration.physics_ranges(answers), limit=READ)
     seconds = time.perf_counter() - start
     write_json(path, {**found, "seconds": round(seconds, 1), "machine": describe()})
     return f"{path}: {found['worlds']} worlds in {seconds:.0f} s, right state {found['right_state']:.3f}"

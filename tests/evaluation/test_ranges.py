@@ -60,7 +60,7 @@ def calibrated(*held_out: Predictions) -> Calibration:
 
 
 def scores(calibration: Calibration, found: Predictions) -> dict[str, dict[str, Any]]:
-    return score_ranges(found, calibration.physics_bounds(found), calibration.likeliest(found))
+    return score_ranges(found, calibration.physics_ranges(found), calibration.likeliest(found))
 
 
 @pytest.mark.parametrize("worlds", [19, 20, 59, 200])

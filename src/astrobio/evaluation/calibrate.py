@@ -20,7 +20,7 @@ from astrobio.batch import MODALITIES, WORLD_STATES
 from astrobio.errors import InputError
 from astrobio.evaluation.metrics import negative_log_likelihood
 from astrobio.evaluation.predictions import Predictions, log_softmax
-from astrobio.evaluation.ranges import Quantiles, fit_ranges, range_bounds, world_ranges
+from astrobio.evaluation.ranges import Quantiles, fit_ranges, ranges_of_worlds, world_ranges
 from astrobio.training.checkpoint import read_json, write_json
 
 MISCOVERAGE = 0.1  # conformal sets hold the truth in at least 90% of the worlds of every state, ranges in 90% of worlds
@@ -134,9 +134,9 @@ class Calibration:
         """[N] the state of greatest calibrated probability."""
         return self.probabilities(found).argmax(axis=1)
 
-    def physics_bounds(self, found: Predictions) -> Float[np.ndarray, "N K 2"] | None:
-        """90% ranges of the physics of every world, NaN where there is none; None without predicted physics."""
-        return range_bounds(self.ranges, found, self.likeliest(found))
+    def physics_ranges(self, found: Predictions) -> list[dict[str, tuple[float, float]]]:
+        """`physics_range` of every world."""
+        return ranges_of_worlds(self.ranges, found, self.likeliest(found))
 
     def physics_range(
         self, physics: Mapping[str, float], inputs: Collection[str], state: str

@@ -25,7 +25,7 @@ from astrobio.evaluation.baselines import (
     train_tuned,
 )
 from astrobio.evaluation.calibrate import Calibration, fit_expert_scales, scaled_probabilities
-from astrobio.evaluation.language import language, ranges_of
+from astrobio.evaluation.language import language
 from astrobio.evaluation.metrics import (
     area_under_roc,
     confusion,
@@ -99,16 +99,17 @@ def evaluate_run(
         others = baseline_probabilities(run.config, run_dir, data_dir, splits, trials=trials, console=console)
     scores = {name: score(probabilities, test) for name, probabilities in others.items()}
     believed, likeliest = calibration.probabilities(test), calibration.likeliest(everything)
+    ranges = calibration.physics_ranges(everything)
     report = {
         "unified": score(believed, test),
         "single": {name: scores.get(name) for name in MODALITIES},
         "isolated_late_fusion": scores.get("isolated_late_fusion"),
         "gradient_boosting": scores.get("gradient_boosting"),
         "confusion": confusion(test.labels, believed.argmax(axis=1), len(WORLD_STATES)).tolist(),
-        "physics": score_ranges(everything, calibration.physics_bounds(everything), likeliest),
+        "physics": score_ranges(everything, ranges, likeliest),
     }
     limit = None if target.type == "cuda" else WRITTEN_WORLDS
-    states, ranges = [WORLD_STATES[index] for index in likeliest], ranges_of(calibration, everything)
+    states = [WORLD_STATES[index] for index in likeliest]
     details = {
         **detailed(run, splits, calibration, test, others),
         "language": language(run, splits.test, states, ranges, limit=limit, label="writing assessments"),

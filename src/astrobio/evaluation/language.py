@@ -17,8 +17,7 @@ import torch
 from rich.progress import track
 
 from astrobio.batch import INHABITED_STATES, PHYSICS_TARGETS, WORLD_STATES
-from astrobio.evaluation.calibrate import MISCOVERAGE, Calibration
-from astrobio.evaluation.predictions import Predictions
+from astrobio.evaluation.calibrate import MISCOVERAGE
 from astrobio.training.checkpoint import LoadedRun
 from astrobio.training.feed import Row, Store, sweep
 from astrobio.training.step import autocast
@@ -177,15 +176,6 @@ def _chance(said: str, ranges: Ranges) -> float:
     width = max((high - low) / 2 / NormalDist().inv_cdf(1 - MISCOVERAGE / 2), 1e-6)
     truth = NormalDist((low + high) / 2, width)
     return truth.cdf(stated + DECADE) - truth.cdf(stated - DECADE)
-
-
-def ranges_of(calibration: Calibration, found: Predictions) -> list[Ranges]:
-    """The calibrated ranges of every world; empty where there are none."""
-    bounds = calibration.physics_bounds(found)
-    if bounds is None:
-        return [{} for _ in found.world_ids]
-    worlds = [zip(PHYSICS_TARGETS, map(tuple, pairs), strict=True) for pairs in bounds.tolist()]
-    return [{name: (low, high) for name, (low, high) in pairs if not math.isnan(low)} for pairs in worlds]
 
 
 def write_assessments(

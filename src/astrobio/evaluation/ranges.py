@@ -9,7 +9,7 @@ Dimension letters: N worlds, M modalities, K physics targets.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,39 +105,36 @@ def possible(target: str) -> tuple[float, float]:
     return (math.log10(MIXING_RATIO_FLOOR), 0.0) if PHYSICS_UNITS[target] == MIXING_RATIO else (0.0, math.inf)
 
 
-def range_bounds(
+def ranges_of_worlds(
     quantiles: Quantiles, found: Predictions, states: Int[np.ndarray, "N"]
-) -> Float[np.ndarray, "N K 2"] | None:
-    """`world_ranges` of every world as arrays, NaN where it has none; None where predictions hold no physics."""
+) -> list[dict[str, tuple[float, float]]]:
+    """`world_ranges` of every world; empty where it has none, or predictions hold no physics."""
     if found.physics is None:
-        return None
-    bounds = np.full((*found.physics.shape, 2), np.nan)
-    for out, physics, present, state in zip(bounds, found.physics.tolist(), found.present, states, strict=True):
+        return [{} for _ in found.world_ids]
+    out = []
+    for physics, present, state in zip(found.physics.tolist(), found.present, states, strict=True):
         shown = [name for name, p in zip(MODALITIES, present, strict=True) if p]
-        ranges = world_ranges(
-            quantiles, dict(zip(PHYSICS_TARGETS, physics, strict=True)), shown, WORLD_STATES[int(state)]
-        )
-        for name, pair in ranges.items():
-            out[PHYSICS_TARGETS.index(name)] = pair
-    return bounds
+        values: dict[str, float] = dict(zip(PHYSICS_TARGETS, physics, strict=True))
+        out.append(world_ranges(quantiles, values, shown, WORLD_STATES[int(state)]))
+    return out
 
 
 def score_ranges(
-    found: Predictions, bounds: Float[np.ndarray, "N K 2"] | None, states: Int[np.ndarray, "N"]
+    found: Predictions, ranges: Sequence[Mapping[str, tuple[float, float]]], states: Int[np.ndarray, "N"]
 ) -> dict[str, dict[str, Any]]:
     """How good predictions and ranges are on worlds with known truths.
 
     Args:
-        bounds: of `range_bounds`. states: [N] likeliest state.
+        ranges: of every world (`ranges_of_worlds`). states: [N] likeliest state.
 
     Returns:
         target → `unit`; `worlds` with a known truth and the `rmse` over them; `ranged`, those of them that have a
         range, the `coverage` of it, `ci95` by resampling host stars, and its `median_width`; and the same without
         `ci95` under `by_state` (true) and `by_likeliest` (calibrated), state by state. What has no worlds is None.
     """
-    if found.physics is None or found.physics_truth is None or bounds is None:
+    if found.physics is None or found.physics_truth is None:
         return {}
-    out = {}
+    out, bounds = {}, _bounds(ranges)
     for k, name in enumerate(PHYSICS_TARGETS):
         known = np.isfinite(found.physics_truth[:, k])
         truth = np.clip(found.physics_truth[known, k], *possible(name))  # float32 may fall short of the floor
@@ -152,6 +149,15 @@ def score_ranges(
                            for i, state in enumerate(WORLD_STATES) if (of == i).any()}  # fmt: skip
         out[name] = entry
     return out
+
+
+def _bounds(ranges: Sequence[Mapping[str, tuple[float, float]]]) -> Float[np.ndarray, "N K 2"]:
+    """The ranges of every world as one array, NaN where it has none."""
+    bounds = np.full((len(ranges), len(PHYSICS_TARGETS), 2), np.nan)
+    for out, of_world in zip(bounds, ranges, strict=True):
+        for name, pair in of_world.items():
+            out[PHYSICS_TARGETS.index(name)] = pair
+    return bounds
 
 
 def _scores(
