@@ -48,12 +48,12 @@ from astrobio.evaluation.evaluate import outlier_rates, predict_all
 from astrobio.evaluation.language import language
 from astrobio.training.checkpoint import load_run, read_json, read_run, write_json
 from astrobio.training.config import RunConfig, choose_device, run_config
-from astrobio.training.feed import Store
+from astrobio.training.feed import Store, observe_anew
 from astrobio.training.loop import COMPILED_MULTIPLE, Stores, prepare_run, train
 from astrobio.training.packed import Part, load_store, open_worlds, parts_of, save_samples
 from astrobio.training.step import is_mixed
 from machine import describe
-from worlds_20k_trees import View, fit_views, keep_columns, save_arrays
+from worlds_20k_trees import CLEAN, View, fit_views, keep_columns, save_arrays
 
 TRAININGS = ("small", "mini", "ablations")  # the longest first
 STAGES = ("prepare", "baselines", *TRAININGS, "language", "report")
@@ -69,7 +69,9 @@ SMALL = {
     "small": [],
     "small-frozen": ["training.frozen=decoder"],
     "small-reactions": ["training.reaction_dropout=0.3"],
+    "small-redrawn": ["training.redraw_noise=true"],
 }
+NOISELESS = f"unified{CLEAN}"  # learns and answers from spectra without noise: what the noise costs
 WRITTEN = (*SMALL, "unified", "no-cross-attention")  # runs whose words are judged, at the first seed
 VALIDATIONS = 5  # of each training; the best weights are kept
 READ = 1024  # test worlds whose assessments are written and read
@@ -131,7 +133,7 @@ def variants_of(stage: str, options: argparse.Namespace) -> dict[str, list[str]]
         return {name: ABLATIONS[name] for name in options.ablations}
     alone = ["training.modality_dropout=0"]
     found = {"unified": [], **dict.fromkeys(MODALITIES, alone), options.pair: []}
-    return {name: found[name] for name in options.mini_systems or found}
+    return {name: [] if name == NOISELESS else found[name] for name in options.mini_systems or found}
 
 
 def jobs_of(stage: str, folder: Path, data: Path, options: argparse.Namespace) -> list[Job]:
@@ -142,7 +144,7 @@ def jobs_of(stage: str, folder: Path, data: Path, options: argparse.Namespace) -
     for seed in range(seeds):
         for name, more in variants_of(stage, options).items():
             config = run_config(size, [*shared, *more, f"training.seed={seed}"])
-            if stage == "mini" and name != "unified":
+            if stage == "mini" and name not in ("unified", NOISELESS):
                 config = restricted_to(config, tuple(name.split("+")))
             jobs.append(Job(name, seed, config, folder, data, cache))
     return jobs
@@ -158,12 +160,13 @@ def choose_cache(folder: Path, options: argparse.Namespace) -> str:
     return "device" if size < DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory else "memory"
 
 
-_STORES: dict[tuple[Path, str], Store] = {}  # prepared worlds in this process, shared by its jobs
+_STORES: dict[tuple[Path, str, bool], Store] = {}  # prepared worlds in this process, shared by its jobs
 
 
 def store_of(job: Job, split: str) -> Store:
     """A split as the job's tokenizer reads it, from the files of stage `prepare`."""
-    if (job.like, split) not in _STORES:
+    clean = job.name.endswith(CLEAN)
+    if (job.like, split, clean) not in _STORES:
         settings, worlds = job.config.training, WorldDataset(job.data, split)
         device = choose_device(settings.device)
         _, tokenizer, statistics = read_run(job.like)
@@ -175,8 +178,10 @@ def store_of(job: Job, split: str) -> Store:
         store = Store(worlds, Collator(tokenizer, statistics, settings.max_length), device, cache, 0, half, multiple)
         records = [worlds.record(i) for i in range(len(worlds))] if job.like.name != "prepared" else None
         files = sorted((job.folder / "packed").glob(f"{split}-[0-9]*.safetensors"))
-        _STORES[job.like, split] = load_store(store, files, records=records)
-    return _STORES[job.like, split]
+        _STORES[job.like, split, clean] = load_store(store, files, records=records)
+        if clean:
+            store.adopt([(index, observe_anew(store[index], None)) for index in range(len(store))])
+    return _STORES[job.like, split, clean]
 
 
 def do(job: Job) -> str:
@@ -336,7 +341,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for everything")
     parser.add_argument("--data", nargs="*", default=[], metavar="DEPTH=DIR", help="folders of worlds by depth")
     parser.add_argument("--stage", nargs="+", default=list(STAGES), choices=STAGES)
-    parser.add_argument("--mini-systems", nargs="*", metavar="NAME", help="unified, modalities, the pair [all]")
+    parser.add_argument("--mini-systems", nargs="*", metavar="NAME", help="of those known [all but clean]")
     parser.add_argument("--ablations", nargs="*", default=list(ABLATIONS), choices=list(ABLATIONS))
     parser.add_argument("--small-steps", type=int, default=2000)
     parser.add_argument("--small-batch", type=int, default=32)
@@ -349,9 +354,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--headline", help="the system that the result speaks of [unified, else small]")
     options = parser.parse_args()
     options.data = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in options.data)}
-    unknown = set(options.mini_systems) - {"unified", *MODALITIES, options.pair}
-    if unknown:
-        parser.error(f"--mini-systems: expected unified, {', '.join(MODALITIES)} or the pair, found {sorted(unknown)}")
+    known = ("unified", NOISELESS, *MODALITIES, options.pair)
+    if unknown := set(options.mini_systems) - set(known):
+        parser.error(f"--mini-systems: expected some of {', '.join(known)}, found {sorted(unknown)}")
     if options.name == worlds_20k_report.NAME and options.figures is None:
         options.figures = Path(__file__).parents[1] / "docs/figures"
     return options

@@ -12,17 +12,24 @@ from astrobio.batch import WORLD_STATES
 
 Found = Mapping[str, dict[str, Any]]  # depth → what `worlds_20k_report.of_depth` found
 ORDER = (
-    "unified", "unified-averaged", "small", "small-reactions", "small-frozen", "no-experts", "late_fusion",
-    "late_fusion-averaged", "trees-all", "spectrum+climate",
-    "trees-spectrum+climate", "spectrum", "trees-spectrum", "climate", "trees-climate", "text", "trees-text",
-    "metabolism", "trees-metabolism", "trees-oracle",
+    "unified", "unified-averaged", "small", "small-averaged", "small-redrawn", "small-redrawn-averaged",
+    "small-reactions", "small-frozen", "no-experts", "late_fusion", "late_fusion-averaged", "trees-all",
+    "trees-all-redrawn", "spectrum+climate", "trees-spectrum+climate", "spectrum", "trees-spectrum",
+    "trees-spectrum-redrawn", "climate", "trees-climate", "text", "trees-text", "metabolism", "trees-metabolism",
+    "trees-oracle", "unified-clean", "trees-all-clean", "trees-spectrum-clean",
 )  # fmt: skip
 NAMES = {
     "small": "unified, small", "small-frozen": "unified, small, decoder frozen", "unified": "unified, mini",
+    "small-averaged": "unified, small, seeds averaged", "small-redrawn": "unified, small, noise redrawn in training",
+    "small-redrawn-averaged": "unified, small, noise redrawn, seeds averaged",
     "small-reactions": "unified, small, reactions hidden in training",
     "unified-averaged": "unified, mini, seeds averaged", "late_fusion": "late fusion of the four alone, mini",
     "late_fusion-averaged": "late fusion, seeds averaged", "trees-all": "boosted trees on all features",
-    "trees-oracle": "oracle: trees on the hidden truth",
+    "trees-all-redrawn": "boosted trees on all features, noise redrawn",
+    "trees-spectrum-redrawn": "trees on spectrum, noise redrawn", "trees-oracle": "oracle: trees on the hidden truth",
+    "unified-clean": "unified, mini, spectra without noise",
+    "trees-all-clean": "boosted trees on all features, spectra without noise",
+    "trees-spectrum-clean": "trees on spectrum without noise",
 }  # fmt: skip
 OURS, RIVAL, LIMIT = "#b5179e", "#4a5568", "#2f855a"
 COLOURS = ("#b5179e", "#4361ee", "#f77f00", "#2a9d8f")
@@ -96,7 +103,7 @@ def systems(figure: Any, depths: Found) -> bool:
                 entry = found["systems"][name]
                 colour = (
                     OURS
-                    if name in ("small", "small-reactions", "unified", "unified-averaged")
+                    if name.removesuffix("-averaged") in ("small", "small-redrawn", "small-reactions", "unified")
                     else LIMIT
                     if name == "trees-oracle"
                     else RIVAL

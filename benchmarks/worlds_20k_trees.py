@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,16 @@ from rich.console import Console
 from astrobio.batch import IGNORED, MODALITIES, WORLD_STATES, Sample
 from astrobio.evaluation.audit import UNFIT
 from astrobio.evaluation.baselines import VOCABULARY_WORLDS, Table, boosted_trees
-from astrobio.evaluation.features import FeatureExtractor
+from astrobio.evaluation.features import FeatureExtractor, spectrum_features
 from astrobio.evaluation.metrics import macro_accuracy
-from astrobio.training.feed import Worlds, host_of
+from astrobio.training.feed import Worlds, host_of, noise_seed_of
+from astrobio.worlds.instrument import other_noise
 
 PAIRS = tuple("+".join(pair) for pair in itertools.combinations(MODALITIES, 2))
-VIEWS = (*MODALITIES, *PAIRS, "all", "oracle")
+REDRAWN, CLEAN = "-redrawn", "-clean"  # with each training world under `DRAWS` draws of noise more; without any noise
+NOISES = tuple(view + kind for kind in (REDRAWN, CLEAN) for view in ("spectrum", "all"))
+VIEWS = (*MODALITIES, *PAIRS, "all", *NOISES, "oracle")
+DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,26 @@ class View:
         return cls(FeatureExtractor.fit(samples), tuple(sorted({name for s in samples for name in truth_of(s)})))
 
     def of(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """Features [N, F], truths [N, T], labels, stars and identifiers of some worlds."""
+        """Features [N, F], those of spectra without noise and anew [N, 1 + DRAWS, F'], truths [N, T], labels, names."""
         truths = [truth_of(sample) for sample in samples]
         return {
             "features": np.array([self.extract(sample) for sample in samples], dtype=np.float32),
+            "redrawn": np.array([_observed_anew(sample) for sample in samples], dtype=np.float32),
             "truth": np.array([[truth.get(name, np.nan) for name in self.truths] for truth in truths], np.float32),
             "labels": np.array([IGNORED if s.state is None else WORLD_STATES.index(s.state) for s in samples]),
             "groups": np.array([host_of(sample) for sample in samples]),
             "world_ids": np.array([sample.world_id for sample in samples]),
         }
+
+
+def _observed_anew(sample: Sample) -> list[list[float]]:
+    """Spectral features of a simulated world without noise, then under other noise, `DRAWS` times."""
+    seed, spectrum = noise_seed_of(sample), sample.spectrum
+    assert seed is not None and spectrum is not None, "these worlds are simulated"
+    rng, bins = np.random.default_rng([seed, 1]), len(spectrum.value)
+    noise = [other_noise(seed, bins, generator) for generator in (None, *[rng] * DRAWS)]
+    values = [spectrum.value + spectrum.sigma * each for each in noise]
+    return [spectrum_features(replace(spectrum, value=value)) for value in values]
 
 
 def keep_columns(view: View, folder: Path) -> None:
@@ -83,10 +98,16 @@ def fit_views(features: Path, folder: Path, trials: int, console: Console, views
         path = folder / f"trees-{view}.npz"
         if path.is_file():
             continue
-        tables = {split: table_of(found, view, columns) for split, found in arrays.items()}
+        shown, _, kind = view.partition("-")
+        tables = {split: table_of(found, shown, columns) for split, found in arrays.items()}
+        if kind == CLEAN[1:]:
+            tables = {split: under_draw(found, 0, shown, columns) for split, found in arrays.items()}
+        elif kind:
+            draws = [under_draw(arrays["train"], 1 + draw, shown, columns) for draw in range(DRAWS)]
+            tables["train"] = joined([tables["train"], *draws])
         measured = np.isfinite(tables["train"].features).any(axis=0)
         tables = {split: Table(table.features[:, measured], table.labels) for split, table in tables.items()}
-        found = boosted_trees(tables, trials=trials if view in ("all", "oracle") else 1)
+        found = boosted_trees(tables, trials=trials if shown in ("all", "oracle") else 1)
         save_arrays(path, {name: value.astype(np.float32) for name, value in found.items()})
         score = macro_accuracy(tables["test"].labels, found["test"].argmax(axis=1))
         console.print(f"trees on {view}: {score:.3f}", highlight=False)
@@ -98,6 +119,18 @@ def table_of(found: dict[str, np.ndarray], view: str, columns: dict[str, slice])
         return Table(found["truth"], found["labels"])
     shown = MODALITIES if view == "all" else view.split("+")
     return Table(np.concatenate([found["features"][:, columns[name]] for name in shown], axis=1), found["labels"])
+
+
+def under_draw(found: dict[str, np.ndarray], draw: int, view: str, columns: dict[str, slice]) -> Table:
+    """What trees on a view see of a split under another draw of noise; draw 0 has none."""
+    features = found["features"].copy()
+    features[:, columns["spectrum"]] = found["redrawn"][:, draw]
+    return table_of({**found, "features": features}, view, columns)
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """The worlds of all tables."""
+    return Table(np.concatenate([t.features for t in tables]), np.concatenate([t.labels for t in tables]))
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -6,8 +6,9 @@ X longitudes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -30,6 +31,7 @@ from astrobio.batch.sample import (
 from astrobio.batch.statistics import DEPTH_SCALE, Statistics
 from astrobio.errors import InputError
 
+LEAST_MEAN = 1e-3  # ppm or albedo: floor under the logarithm of a spectrum's mean
 DEFAULT_CUBE = (1, 5, 16, 16)  # T, P, Y, X of the stand-in where no world of a batch has a climate: the least that runs
 DEFAULT_ENCODINGS = 16  # structural encodings of the stand-in graph where no world of a batch has a metabolism
 
@@ -144,19 +146,42 @@ def _spectra(spectra: Sequence[Spectrum | None]) -> dict[str, torch.Tensor]:
         if spectrum is None:
             continue
         n = len(spectrum.wavelength)
-        scale = DEPTH_SCALE if spectrum.kind != "reflection" else 0.1  # albedos are of order 0.1
+        scale = _scale_of(spectrum.kind)
         weighted = float(np.average(spectrum.value, weights=spectrum.sigma**-2.0))
         tokens[row, :n, 0] = np.log(spectrum.wavelength)
         tokens[row, :n, 1] = (spectrum.value - weighted) / scale
         tokens[row, :n, 2] = spectrum.sigma / scale
         width[row, :n] = np.log(spectrum.bin_width / spectrum.wavelength)
-        mean[row] = np.log10(max(weighted, 1e-3))
+        mean[row] = np.log10(max(weighted, LEAST_MEAN))
         mask[row, :n], kind[row] = True, SPECTRUM_KINDS.index(spectrum.kind)
     return {
         "spectrum": torch.from_numpy(tokens), "spectrum_mask": torch.from_numpy(mask),
         "spectrum_width": torch.from_numpy(width), "spectrum_mean": torch.from_numpy(mean),
         "spectrum_kind": torch.from_numpy(kind),
     }  # fmt: skip
+
+
+def _scale_of(kind: str) -> float:
+    """What a unit of a spectrum's tokens is worth: ppm, and for albedos, which are of order 0.1, 0.1."""
+    return DEPTH_SCALE if kind != "reflection" else 0.1
+
+
+def with_noise(batch: MultiModalBatch, draws: torch.Tensor) -> MultiModalBatch:
+    """A batch of one world as it would be, had its spectrum come with so much noise more.
+
+    Args:
+        draws: [L] in units of each bin's standard error.
+    """
+    wavelength, value, sigma = batch.spectrum[0].unbind(-1)
+    more = sigma * draws
+    shift = float(torch.sum(more / sigma**2) / torch.sum(sigma**-2))  # of the inverse-variance mean
+    scale = _scale_of(SPECTRUM_KINDS[int(batch.spectrum_kind)])
+    mean = max(10.0 ** float(batch.spectrum_mean) + shift * scale, LEAST_MEAN)
+    return replace(
+        batch,
+        spectrum=torch.stack([wavelength, value + more - shift, sigma], dim=-1)[None],
+        spectrum_mean=torch.tensor([math.log10(mean)]),
+    )
 
 
 def _climates(samples: Sequence[Sample], statistics: Statistics) -> dict[str, torch.Tensor]:

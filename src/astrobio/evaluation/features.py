@@ -83,7 +83,7 @@ class FeatureExtractor:
         """[F] text, then spectrum, climate and metabolism."""
         return np.array([
             *self._text(sample.context),
-            *_spectrum(sample.spectrum),
+            *spectrum_features(sample.spectrum),
             *_climate(sample.climate),
             *self._metabolism(sample.metabolism),
         ])  # fmt: skip
@@ -143,7 +143,7 @@ def _weighted_mean(spectrum: Spectrum, windows: Iterable[tuple[float, float]]) -
     return float(np.average(spectrum.value[inside], weights=weights)), float(weights.sum() ** -0.5)
 
 
-def _spectrum(spectrum: Spectrum | None) -> list[float]:
+def spectrum_features(spectrum: Spectrum | None) -> list[float]:
     """Depth and signal-to-noise of each band, mean depth, precision and coverage."""
     if spectrum is None:
         return [np.nan] * (2 * len(BANDS) + 5)

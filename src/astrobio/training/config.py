@@ -37,6 +37,8 @@ class TrainingConfig:
         modality_dropout: probability of hiding each present modality of a world; at least one always stays.
         reaction_dropout: largest share of its reactions that a metabolism hides from its encoder in training; each
             world draws its own between 0 and this, anew every epoch.
+        redraw_noise: observe simulated worlds anew in every epoch: the noise in a training spectrum, known by its seed,
+            is replaced by other draws of the same standard error. Measured spectra stay as they are.
         modalities: those the run may see; a subset trains a system in isolation.
         max_length: text tokens of a world.
         decoder: folder of a Hugging Face Llama checkpoint with its tokenizer.json, from which decoder and tokenizer
@@ -68,6 +70,7 @@ class TrainingConfig:
     device: str = "auto"
     modality_dropout: float = 0.15
     reaction_dropout: float = 0.0
+    redraw_noise: bool = False
     modalities: tuple[str, ...] = MODALITIES
     max_length: int = 512
     decoder: str | None = None

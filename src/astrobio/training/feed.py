@@ -22,10 +22,11 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Batch, Data
 
 from astrobio.batch import IGNORED, MODALITIES, Collator, MetabolicGraph, MultiModalBatch, Sample
-from astrobio.batch.collate import DEFAULT_ENCODINGS, growth_of
+from astrobio.batch.collate import DEFAULT_ENCODINGS, growth_of, with_noise
 from astrobio.batch.graph import dummy_data, hide_reactions, merge_graphs, to_data
 from astrobio.dataset.reader import keep_freed_memory
 from astrobio.errors import InputError
+from astrobio.worlds.instrument import other_noise
 
 FILL_CHUNK = 16  # worlds that a loader process hands over at a time
 ROOM = 0.4  # share of the free memory of a place that prepared worlds may take
@@ -34,7 +35,7 @@ SPECTRUM_SCALARS = ("spectrum_mean", "spectrum_kind")
 CLIMATE_COORDINATES = ("climate_levels", "latitude", "longitude")
 CLIMATE_SCALARS = ("climate_mask", "time_kind", "toa_net", "toa_net_mask", "habitat", "habitat_mask")
 GROWTH = ("growth", "growth_mask")
-METABOLISM = MODALITIES.index("metabolism")
+SEEN, METABOLISM = MODALITIES.index("spectrum"), MODALITIES.index("metabolism")
 TRUTHS = ("labels", "physics", "physics_mask", "physics_mean", "physics_std")
 
 
@@ -58,6 +59,7 @@ class Row:
     target: Tensor  # [m]
     present: tuple[bool, ...]  # as `Sample.present`, on the host whatever the device
     group: str  # host star where the provenance names it, else the world itself: the unit of resampling
+    noise_seed: int | None  # of the noise in the spectrum; None where there is none or it is not known
 
     def nbytes(self) -> int:
         """Bytes of the tensors without the graph, which worlds of one organism share."""
@@ -225,7 +227,7 @@ class _Packed(NamedTuple):
     cubes: list[Tensor]
     fields: list[dict[str, Any]]
     texts: list[tuple[np.ndarray, np.ndarray]]
-    rest: list[tuple[tuple[bool, ...], str]]
+    rest: list[tuple[tuple[bool, ...], str, int | None]]
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> _Packed:
@@ -236,7 +238,7 @@ class _Packed(NamedTuple):
             [{name: value.numpy() if isinstance(value := getattr(row.batch, name), Tensor) else value for name in names}
              for row in rows],
             [(row.context.numpy(), row.target.numpy()) for row in rows],
-            [(row.present, row.group) for row in rows],
+            [(row.present, row.group, row.noise_seed) for row in rows],
         )  # fmt: skip
 
     def unpack(self, cubes: Sequence[Tensor], graphs: Sequence[Data], stand_in: Batch) -> Iterator[Row]:
@@ -249,13 +251,13 @@ class _Packed(NamedTuple):
             self.rest,
             strict=True,
         )
-        for cube, values, texts, graph, (present, group) in parts:
+        for cube, values, texts, graph, rest in parts:
             tensors: dict[str, Any] = {
                 k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in values.items()
             }
             batch = MultiModalBatch(**tensors, climate=cube, graph=stand_in)
             context, target = (torch.from_numpy(text) for text in texts)
-            yield Row(batch, graph, context, target, present, group)
+            yield Row(batch, graph, context, target, *rest)
 
 
 def _load(rows: Any, batches: Sequence[Sequence[int]], workers: int, pack: Callable[..., Any] = list) -> Iterator[Any]:
@@ -285,6 +287,7 @@ class Feed:
         store: prepared worlds. batch_size: worlds in a batch. seed: of order and dropout.
         dropout: probability of hiding each present modality. modalities: those shown at all.
         reaction_dropout: largest share of a graph's reactions to hide; 0 draws nothing.
+        redraw_noise: observe simulated worlds anew in every epoch.
     """
 
     store: Store
@@ -293,6 +296,7 @@ class Feed:
     dropout: float = 0.0
     modalities: tuple[str, ...] = MODALITIES
     reaction_dropout: float = 0.0
+    redraw_noise: bool = False
 
     @property
     def batches_per_epoch(self) -> int:
@@ -313,6 +317,9 @@ class Feed:
             for indices, rows in zip(chosen, self.store.fetch(chosen), strict=True):
                 keep = [self._keep(row, draws[index]) for index, row in zip(indices, rows, strict=True)]
                 sources = hide(rows, keep, self.store.absent)
+                if self.redraw_noise:
+                    for index, four in zip(indices, sources, strict=True):
+                        four[SEEN] = observe_anew(four[SEEN], np.random.default_rng([self.seed, epoch, 3, index]))
                 hidden = self._hidden(epoch, indices, [four[METABOLISM].graph for four in sources])
                 yield self.store.merge(rows, sources, hidden=hidden)
 
@@ -334,6 +341,14 @@ class Feed:
         if candidates and not any(keep):
             keep[candidates[int(draw[-1] * len(candidates))]] = True
         return keep
+
+
+def observe_anew(row: Row, rng: np.random.Generator | None) -> Row:
+    """The world with other measurement noise in its spectrum, or none, if the noise that is there is known."""
+    if row.noise_seed is None:
+        return row
+    draws = other_noise(row.noise_seed, row.batch.spectrum.shape[1], rng)
+    return replace(row, batch=with_noise(row.batch, torch.from_numpy(draws).float()), noise_seed=None)
 
 
 def hide(rows: Sequence[Row], keep: Sequence[Sequence[bool]], absent: Row) -> list[list[Row]]:
@@ -377,12 +392,18 @@ def prepare_row(sample: Sample, collator: Collator, graph: Data) -> Row:
     if growth is not None:
         batch = replace(batch, growth=torch.tensor([growth]), growth_mask=torch.tensor([True]))
     ids, context = batch.input_ids[0], batch.context_mask[0]
-    return Row(batch, graph, ids[context], ids[~context], sample.present, host_of(sample))
+    return Row(batch, graph, ids[context], ids[~context], sample.present, host_of(sample), noise_seed_of(sample))
 
 
 def host_of(sample: Sample) -> str:
     """The star a world belongs to, by its provenance; worlds that name none stand for themselves."""
     return str(sample.provenance.get("star", sample.world_id))
+
+
+def noise_seed_of(sample: Sample) -> int | None:
+    """The seed of the noise in a simulated spectrum; None where it was measured or nobody knows."""
+    simulated = sample.spectrum is not None and sample.provenance.get("source") == "astrobio.worlds"
+    return sample.provenance["noise_seed"] if simulated else None
 
 
 def _choose_cache(size: int, device: torch.device) -> str:

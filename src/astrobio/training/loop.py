@@ -201,6 +201,7 @@ def build_feed(store: Store, settings: TrainingConfig) -> Feed:
         settings.modality_dropout,
         settings.modalities,
         settings.reaction_dropout,
+        settings.redraw_noise,
     )
 
 

@@ -30,6 +30,7 @@ from astrobio.training.feed import Row, Store, prepare_row
 
 CUBES = "climate"
 TEXT = ("input_ids", "attention_mask", "context_mask", "lm_labels")  # of the batch of one; made again from the tokens
+NAMES = ("world_ids", "groups", "noise_seeds")
 PART = 256  # worlds of a file that one process prepares: 0.3 GB in half precision
 
 
@@ -112,7 +113,8 @@ def save_rows(rows: Sequence[Row], path: Path, *, half: bool = False) -> None:
     for name, values in columns.items():
         tensors[name] = torch.cat([value.flatten().cpu() for value in values])
         tensors[f"{name}.shape"] = torch.tensor([value.shape for value in values])
-    names = {"world_ids": [row.batch.world_ids[0] for row in rows], "groups": [row.group for row in rows]}
+    told = ([row.batch.world_ids[0] for row in rows], [row.group for row in rows], [row.noise_seed for row in rows])
+    names = dict(zip(NAMES, told, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     save_file(tensors, temporary, metadata={"names": json.dumps(names)})
@@ -149,11 +151,11 @@ def load_store(
     return store
 
 
-def _read(path: Path) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, list[Any]], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
-            names = json.loads(file.metadata()["names"])
-            return names, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            found = json.loads(file.metadata()["names"])
+            return {name: found[name] for name in NAMES}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected prepared worlds, found {type(error).__name__}; remove it to prepare them again"
@@ -168,7 +170,7 @@ def _tokens(record: Mapping[str, Any], collator: Collator) -> tuple[Tensor, Tens
 
 def _rows(
     columns: dict[str, Tensor],
-    names: dict[str, list[str]],
+    names: dict[str, list[Any]],
     graphs: Sequence[Data],
     stand_in: Batch,
     tokens: Sequence[tuple[Tensor, Tensor]] | None,
@@ -185,7 +187,8 @@ def _rows(
             context, target = tokens[index]
         texts = _text_of_one(context, target)
         batch = MultiModalBatch(**row, **texts, graph=stand_in, world_ids=(names["world_ids"][index],))
-        yield Row(batch, graph, context, target, tuple(columns["shown"][index].tolist()), names["groups"][index])
+        present, rest = tuple(columns["shown"][index].tolist()), (names["groups"][index], names["noise_seeds"][index])
+        yield Row(batch, graph, context, target, present, *rest)
 
 
 def _text_of_one(context: Tensor, target: Tensor) -> dict[str, Tensor]:

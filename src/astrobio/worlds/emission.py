@@ -90,6 +90,5 @@ def simulate_eclipse(
     sigma = instrument.noise(
         grid, j_mag=scenario.star.j_mag, transit_hours=scenario.planet.transit_hours, transits=eclipses, floor=floor
     )
-    rng = np.random.default_rng(scenario.noise_seed)
-    observed = truth + sigma * rng.standard_normal(len(truth))
+    observed = truth + sigma * instrument.noise_draws(scenario.noise_seed, len(truth))
     return Spectrum(grid.center, observed, sigma, grid.width, kind="emission"), truth

@@ -146,6 +146,17 @@ def noise(grid: Grid, *, j_mag: float, transit_hours: float, transits: int, floo
     return np.sqrt(photon + np.square(systematic))
 
 
+def noise_draws(seed: int, count: int) -> np.ndarray:
+    """[L] normal draws, one a bin in units of σ, that a world's `noise_seed` stands for."""
+    return np.random.default_rng(seed).standard_normal(count)
+
+
+def other_noise(seed: int, count: int, rng: np.random.Generator | None) -> np.ndarray:
+    """[L] in units of σ, to be added to a world's spectrum: takes the noise of its `noise_seed` off and puts new on, or
+    none in its place without a generator."""
+    return (0.0 if rng is None else rng.standard_normal(count)) - noise_draws(seed, count)
+
+
 def _level(table: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
     """The step function of a noise table."""
     index = np.minimum(np.searchsorted(table[:, 0], wavelength), len(table) - 1)

@@ -279,6 +279,5 @@ def simulate_spectrum(
     if contaminated and scenario.surface is not None:
         rng = np.random.default_rng(np.random.SeedSequence(scenario.noise_seed, spawn_key=(0x5B07,)))
         observed = truth * contamination(grid.center, scenario.surface, scenario.star.teff, transits, rng)
-    rng = np.random.default_rng(scenario.noise_seed)
-    observed = observed + sigma * rng.standard_normal(len(truth))
+    observed = observed + sigma * instrument.noise_draws(scenario.noise_seed, len(truth))
     return Spectrum(grid.center, observed, sigma, grid.width), truth
