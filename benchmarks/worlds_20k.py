@@ -69,7 +69,6 @@ SMALL = {
     "small": [],
     "small-frozen": ["training.frozen=decoder"],
     "small-reactions": ["training.reaction_dropout=0.3"],
-    "small-redrawn": ["training.redraw_noise=true"],
 }
 NOISELESS = f"unified{CLEAN}"  # learns and answers from spectra without noise: what the noise costs
 WRITTEN = (*SMALL, "unified", "no-cross-attention")  # runs whose words are judged, at the first seed

@@ -12,16 +12,15 @@ from astrobio.batch import WORLD_STATES
 
 Found = Mapping[str, dict[str, Any]]  # depth → what `worlds_20k_report.of_depth` found
 ORDER = (
-    "unified", "unified-averaged", "small", "small-averaged", "small-redrawn", "small-redrawn-averaged",
-    "small-reactions", "small-frozen", "no-experts", "late_fusion", "late_fusion-averaged", "trees-all",
-    "trees-all-redrawn", "spectrum+climate", "trees-spectrum+climate", "spectrum", "trees-spectrum",
+    "unified", "unified-averaged", "small", "small-averaged", "small-first", "small-reactions",
+    "small-frozen", "no-experts", "late_fusion", "late_fusion-averaged", "trees-all", "trees-all-redrawn",
+    "spectrum+climate", "trees-spectrum+climate", "spectrum", "trees-spectrum",
     "trees-spectrum-redrawn", "climate", "trees-climate", "text", "trees-text", "metabolism", "trees-metabolism",
     "trees-oracle", "unified-clean", "trees-all-clean", "trees-spectrum-clean",
 )  # fmt: skip
 NAMES = {
     "small": "unified, small", "small-frozen": "unified, small, decoder frozen", "unified": "unified, mini",
-    "small-averaged": "unified, small, seeds averaged", "small-redrawn": "unified, small, noise redrawn in training",
-    "small-redrawn-averaged": "unified, small, noise redrawn, seeds averaged",
+    "small-averaged": "unified, small, seeds averaged", "small-first": "unified, small, as first trained",
     "small-reactions": "unified, small, reactions hidden in training",
     "unified-averaged": "unified, mini, seeds averaged", "late_fusion": "late fusion of the four alone, mini",
     "late_fusion-averaged": "late fusion, seeds averaged", "trees-all": "boosted trees on all features",
@@ -103,7 +102,7 @@ def systems(figure: Any, depths: Found) -> bool:
                 entry = found["systems"][name]
                 colour = (
                     OURS
-                    if name.removesuffix("-averaged") in ("small", "small-redrawn", "small-reactions", "unified")
+                    if name.removesuffix("-averaged") in ("small", "small-first", "small-reactions", "unified")
                     else LIMIT
                     if name == "trees-oracle"
                     else RIVAL

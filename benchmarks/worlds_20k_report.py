@@ -40,7 +40,7 @@ NAME = "worlds_20k"  # of the result file, its page and figures, unless another 
 RUN = re.compile(r"(?P<name>.+)-seed-(?P<seed>\d+)")
 TREES = "trees-"
 # The result speaks of the first of these that was trained.
-HEADLINE = ("unified", "small", "small-redrawn", "small-reactions")
+HEADLINE = ("unified", "small", "small-reactions")
 REACTIONS = "small-reactions"  # `small` with reactions hidden in training
 AVERAGED = "-averaged"  # of the seeds' probabilities: a deep ensemble (Lakshminarayanan et al. 2017, arXiv:1612.01474)
 LIVING = np.array(["biosphere" in name for name in WORLD_STATES])
@@ -101,7 +101,7 @@ class Depth:
         if all(name in self.runs for name in MODALITIES):
             common = sorted(set.intersection(*(set(self.runs[name]) for name in MODALITIES)))
             found["late_fusion"] = {"test": np.stack([self._fused(seed).probabilities for seed in common])}
-        for name in ("unified", "late_fusion", "small", "small-redrawn"):
+        for name in ("unified", "late_fusion", "small"):
             if name in found and len(found[name]["test"]) > 1:
                 means = {split: each.mean(axis=0, keepdims=True) for split, each in found[name].items()}
                 found[name + AVERAGED] = means
