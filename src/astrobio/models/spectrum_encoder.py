@@ -62,10 +62,9 @@ class SpectrumEncoder(nn.Module):
     ) -> Float[Tensor, "B Q D"]:
         """Tokens [B, Q + 1, D]; arguments as the fields of `MultiModalBatch`."""
         anchors = anchor_positions(self.config.anchors, spectrum.device)
+        filtered, seen = matched_filters(spectrum, mask, width, anchors, self.config.basis)
         dtype = self.embed.weight.dtype
-        with torch.autocast(spectrum.device.type, enabled=False):  # bf16 keeps 0.4%, a deep spectrum is better than that
-            filtered, seen = matched_filters(spectrum, mask, width, anchors, self.config.basis)
-            x = self.embed(filtered.to(dtype)) + self.position(_fourier(anchors).to(dtype))
+        x = self.embed(filtered.to(dtype)) + self.position(_fourier(anchors).to(dtype))
         depth = torch.stack([mean - 3.5, (mean - 3.5).square()], dim=-1)  # log10 ppm about 3,000 ppm
         whole = self.depth(depth.to(dtype)) + self.kind_embedding(kind)
         x = torch.cat([x, whole[:, None]], dim=1)  # [B, A + 1, D]
