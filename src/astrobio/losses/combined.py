@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from astrobio.batch import IGNORED, MODALITIES, PHYSICS_TARGETS, MultiModalBatch
+from astrobio.errors import InputError
 from astrobio.losses import physics, terms
 from astrobio.losses.alignment import alignment, count_alignment
 from astrobio.system.outputs import DIAGNOSTICS, SystemOutputs
@@ -26,7 +27,8 @@ class LossWeights:
     """Weight of each term; one of weight 0 is not computed at all.
 
     `graph_vae` weighs links + fluxes + exchange + `graph_kl` · KL; `graph_kl` small keeps the latent informative.
-    `unimodal` asks each modality for the state by itself.
+    `unimodal` asks each modality for the state by itself, `unimodal_retrieval` for the physics, where the fusion has
+    heads for it (`system.fusion.physics_alone`).
     """
 
     classification: float = 1.0
@@ -40,6 +42,7 @@ class LossWeights:
     element_balance: float = 0.1
     thermodynamics: float = 0.1
     retrieval: float = 0.1
+    unimodal_retrieval: float = 0.0
     alignment: float = 0.1
 
     def of_parts(self) -> dict[str, float]:
@@ -58,6 +61,7 @@ class LossWeights:
             "element_balance": self.element_balance,
             "thermodynamics": self.thermodynamics,
             "retrieval": self.retrieval,
+            "unimodal_retrieval": self.unimodal_retrieval,
             "alignment": self.alignment,
         }
 
@@ -127,6 +131,7 @@ def count_targets(batch: MultiModalBatch) -> dict[str, Tensor]:
         "element_balance": len(physics.BALANCED_ELEMENTS) * (physics.has_external_gas(graph) & metabolism).sum(),
         "thermodynamics": (physics.is_constrained(graph) & alive).sum(),
         "retrieval": batch.physics_mask.sum(),
+        "unimodal_retrieval": (batch.physics_mask.sum(1, keepdim=True) * batch.present).sum(),
         "alignment": count_alignment(batch.present, batch.labels),
     }
     return {name: value.float() for name, value in counts.items()}
@@ -219,6 +224,14 @@ def _retrieval(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
     return terms.regression(outputs.physics, batch.physics, batch.physics_mask.float())
 
 
+def _unimodal_retrieval(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
+    if outputs.physics_alone is None:
+        raise InputError("loss.unimodal_retrieval: expected 0 without system.fusion.physics_alone=true, found more")
+    known = batch.physics_mask[:, None] & batch.present[..., None]  # [B, 4, K]
+    truth = batch.physics[:, None].expand_as(outputs.physics_alone)
+    return terms.regression(outputs.physics_alone.flatten(0, 1), truth.flatten(0, 1), known.flatten(0, 1).float())
+
+
 def _alignment(outputs: SystemOutputs, batch: MultiModalBatch) -> Tensor:
     return alignment(outputs.embeddings, batch.present, batch.labels)
 
@@ -237,5 +250,6 @@ PARTS: dict[str, Callable[[SystemOutputs, MultiModalBatch], Tensor]] = {
     "element_balance": _element_balance,
     "thermodynamics": _thermodynamics,
     "retrieval": _retrieval,
+    "unimodal_retrieval": _unimodal_retrieval,
     "alignment": _alignment,
 }

@@ -25,7 +25,11 @@ AGREEMENT_SCALE = 0.2  # cosines of embeddings that agree differ from those that
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Shape of the fusion; `context_width` is that of the tokens, `text_width` the decoder's."""
+    """Shape of the fusion; `context_width` is that of the tokens, `text_width` the decoder's.
+
+    Args:
+        physics_alone: whether each modality answers for the physics by itself, too, as it does for the state.
+    """
 
     width: int
     layers: int
@@ -34,17 +38,19 @@ class FusionConfig:
     alignment_width: int
     context_width: int
     text_width: int
+    physics_alone: bool = False
 
 
 class FusionOutputs(NamedTuple):
     """State logits [B, 6], those of each modality alone [B, 4, 6] (0 where absent), physics [B, K] (normalised),
-    weights [B, 4], unit embeddings {modality: [B, A]}."""
+    weights [B, 4], unit embeddings {modality: [B, A]}, physics of each modality alone [B, 4, K] or None."""
 
     state_logits: Float[Tensor, "B 6"]
     unimodal_logits: Float[Tensor, "B 4 6"]
     physics: Float[Tensor, "B K"]
     weights: Float[Tensor, "B 4"]
     embeddings: dict[str, Float[Tensor, "B A"]]
+    physics_alone: Float[Tensor, "B 4 K"] | None
 
 
 class FusionLayer(nn.Module):
@@ -72,6 +78,18 @@ class Expert(nn.Module):
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B 6"]:
         return self.state_head(self.norm(x))
+
+
+class Retriever(nn.Module):
+    """What one modality says of the physics."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width)
+        self.physics_head = nn.Linear(width, len(PHYSICS_TARGETS))
+
+    def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
+        return self.physics_head(self.norm(x))
 
 
 class Fusion(nn.Module):
@@ -103,15 +121,11 @@ class Fusion(nn.Module):
         self.score = nn.Linear(config.width, 1, bias=False)  # a bias would cancel in the softmax
         self.state_head = nn.Linear(config.width, len(WORLD_STATES))
         self.physics_head = nn.Linear(config.width, len(PHYSICS_TARGETS))
-        self.experts = nn.ModuleDict(
-            {name: Expert(config.text_width if name == "text" else config.width) for name in MODALITIES}
-        )
-        self.align = nn.ModuleDict(
-            {
-                name: nn.Linear(config.text_width if name == "text" else config.width, config.alignment_width)
-                for name in MODALITIES
-            }
-        )
+        widths = {name: config.text_width if name == "text" else config.width for name in MODALITIES}
+        self.experts = nn.ModuleDict({name: Expert(width) for name, width in widths.items()})
+        if config.physics_alone:
+            self.retrievers = nn.ModuleDict({name: Retriever(width) for name, width in widths.items()})
+        self.align = nn.ModuleDict({name: nn.Linear(width, config.alignment_width) for name, width in widths.items()})
 
     def forward(
         self,
@@ -147,12 +161,16 @@ class Fusion(nn.Module):
         state = state + self.suitability(suitability.to(state.dtype))
         alone = torch.stack([self.experts[name](sources[name]) for name in MODALITIES], dim=1)  # [B, 4, 6]
         alone = alone * present[..., None]
+        physics_alone = None
+        if self.config.physics_alone:
+            physics_alone = torch.stack([self.retrievers[name](sources[name]) for name in MODALITIES], dim=1)
         return FusionOutputs(
             state_logits=self.state_head(state) + alone.sum(1),
             unimodal_logits=alone,
             physics=self.physics_head(state),
             weights=weights,
             embeddings=embeddings,
+            physics_alone=physics_alone,
         )
 
 

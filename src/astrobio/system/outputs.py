@@ -29,6 +29,7 @@ class SystemOutputs(NamedTuple):
         climate: tokens and diagnostics of the climate network.
         metabolism: latent, links, fluxes and exchange of the metabolic autoencoder.
         physics: [B, K] predicted `PHYSICS_TARGETS`, normalised.
+        physics_alone: [B, 4, K] those of each modality alone; None where the fusion has no heads for it.
     """
 
     state_logits: Float[Tensor, "B 6"]
@@ -41,6 +42,7 @@ class SystemOutputs(NamedTuple):
     climate: ClimateOutputs
     metabolism: MetabolismOutputs
     physics: Float[Tensor, "B K"]
+    physics_alone: Float[Tensor, "B 4 K"] | None = None
 
     def scaled_logits(self, scales: Sequence[float]) -> Float[Tensor, "B 6"]:
         """`state_logits` with its five summands, the joint one and each modality's, scaled by a calibration."""

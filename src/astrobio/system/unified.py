@@ -93,7 +93,7 @@ class UnifiedMultiModalSystem(nn.Module):
             state_logits=fused.state_logits, unimodal_logits=fused.unimodal_logits, language_nll=language.total,
             token_nll=language.each,
             hidden=text.hidden, embeddings=fused.embeddings, modality_weights=fused.weights, climate=climate,
-            metabolism=metabolism, physics=fused.physics,
+            metabolism=metabolism, physics=fused.physics, physics_alone=fused.physics_alone,
         )  # fmt: skip
 
     @torch.no_grad()
