@@ -220,7 +220,10 @@ def answer(job: Job, trained: float) -> None:
     worlds = job.folder / "worlds.npz"
     if not worlds.is_file():
         about = {f"{name}.{part}": np.asarray(getattr(each, part)) for name, each in found.items()
-                 for part in ("world_ids", "groups", "labels", "present")}  # fmt: skip
+                 for part in ("world_ids", "groups", "labels")}  # fmt: skip
+        stores = {name: store_of(job, name) for name in splits}  # a run shown one modality knows of no other
+        about |= {f"{name}.present": np.array([each[i].present for i in range(len(each))])
+                  for name, each in stores.items()}  # fmt: skip
         save_arrays(worlds, about)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from astrobio.batch import WORLD_STATES
 from astrobio.dataset import splits
-from astrobio.dataset.build import Plan, _pools, build_dataset
+from astrobio.dataset.build import Plan, build_dataset, pools_of
 from astrobio.dataset.croissant import metadata
 from astrobio.dataset.datasheet import facts
 from astrobio.dataset.holdout import DEFAULTS, HoldOuts
@@ -86,7 +86,7 @@ def test_what_is_not_concerned_keeps_its_bits(folder: Path) -> None:
     held = HoldOuts.parse(["gcm=exocam", "noise=5"], common)
     plans = Plan(36, SEED, common), Plan(36, SEED, common, hold_outs=held)
     assert [plans[0].split(i) for i in range(36)] == [plans[1].split(i) for i in range(36)]
-    before, after = (_pools(folder, plan) for plan in plans)
+    before, after = (pools_of(folder, plan) for plan in plans)
     assert set(after) - set(before) == set(held.splits)
     for split, (organisms, pools, settings) in before.items():
         assert [o.name for o in organisms] == [o.name for o in after[split][0]] and (pools, settings) == after[split][

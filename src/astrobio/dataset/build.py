@@ -329,7 +329,7 @@ def _run(
 
 
 @lru_cache(maxsize=2)
-def _pools(root: Path, plan: Plan) -> dict[str, tuple[list[Organism], Pools | GcmPool, SimulationSettings]]:
+def pools_of(root: Path, plan: Plan) -> dict[str, tuple[list[Organism], Pools | GcmPool, SimulationSettings]]:
     """Organisms, hosts (or runs) and settings of each split, read once a process."""
     organisms = _read_organisms(root / "organisms.npz") if plan.metabolism else []
     chosen = splits.organism_pools(organisms, plan.seed)[0] if organisms else dict.fromkeys(splits.SPLITS, ())
@@ -364,7 +364,7 @@ def _simulate(root: Path, plan: Plan, shard: int) -> tuple[list[Sample], list[di
     samples, records = [], []
     for index in plan.indices(shard):
         split = plan.split(index)
-        organisms, pools, settings = _pools(root, plan)[split]
+        organisms, pools, settings = pools_of(root, plan)[split]
         sample = simulate_world(index, plan.seed, organisms, pools, settings)
         names = {id(organism.graph): organism.name for organism in organisms}
         records.append(store.record_of(sample, split, names.get(id(sample.metabolism and sample.metabolism.network))))
@@ -377,7 +377,7 @@ def _climates(root: Path, plan: Plan, shard: int) -> list[ClimateCube]:
     lines = piece_path(root, "worlds", shard).read_text(encoding="utf-8").splitlines()
     cubes = []
     for index, line in zip(plan.indices(shard), lines, strict=True):
-        organisms, pools, settings = _pools(root, plan)[plan.split(index)]
+        organisms, pools, settings = pools_of(root, plan)[plan.split(index)]
         scenario, _ = draw_world(index, plan.seed, organisms, pools, settings)
         known = json.loads(line)["provenance"]
         if known["climate_seed"] != scenario.climate_seed:

@@ -92,7 +92,7 @@ class FeatureExtractor:
         """Which features are whose: modality → its columns."""
         widths = {
             "text": 2 * len(self.units) + len(self.words), "spectrum": 2 * len(BANDS) + 5,
-            "climate": 8 * len(CLIMATE_VARIABLES), "metabolism": len(GASES) + len(self.guilds) + EC_CLASSES + 5,
+            "climate": 8 * len(CLIMATE_VARIABLES), "metabolism": len(GASES) + len(self.guilds) + EC_CLASSES + 6,
         }  # fmt: skip
         ends = np.cumsum(list(widths.values())).tolist()
         return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}

@@ -213,7 +213,7 @@ def chord_lengths(bounds: np.ndarray, tangent: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _binning(folder: str | None, name: str) -> np.ndarray:
+def binning_of(folder: str | None, name: str) -> np.ndarray:
     return instrument.binning_matrix(opacity_tables(folder).wavelength, instrument.grid_of(name))
 
 
@@ -271,7 +271,7 @@ def simulate_spectrum(
     grid = instrument.grid_of(instruments)
     with one_thread():
         tables = opacity_tables(opacity_folder)
-        truth = _binning(opacity_folder, instruments) @ transit_depth(scenario, limb_column(scenario, cube), tables)
+        truth = binning_of(opacity_folder, instruments) @ transit_depth(scenario, limb_column(scenario, cube), tables)
     sigma = instrument.noise(
         grid, j_mag=scenario.star.j_mag, transit_hours=scenario.planet.transit_hours, transits=transits, floor=floor
     )
