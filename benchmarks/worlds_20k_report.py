@@ -168,6 +168,13 @@ def score(depth: Depth, name: str, split: str = "test") -> dict[str, Any]:
     }  # fmt: skip
 
 
+def experts(depth: Depth, name: str) -> dict[str, float]:
+    """Macro accuracy of each modality's own vote within a system, first seed, not calibrated."""
+    votes = next(iter(depth.runs[name].values()))["test"].unimodal
+    assert votes is not None
+    return {m: macro_accuracy(depth.labels(), votes[:, i].argmax(axis=1)) for i, m in enumerate(MODALITIES)}
+
+
 def difference(depth: Depth, better: str, other: str, split: str = "test") -> dict[str, Any]:
     """Paired difference of macro accuracies; who has fewer seeds is compared with each seed of the other."""
     rows = [depth.probabilities[name][split].argmax(axis=2) for name in (better, other)]
@@ -193,6 +200,7 @@ def of_depth(depth: Depth) -> dict[str, Any]:
         "systems": {name: score(depth, name) for name in names},
         "difference": {name: difference(depth, best, name) for name in names if name != best},
         "ablations": {name: difference(depth, "unified", name) for name in ablated if "unified" in names},
+        "experts": {name: experts(depth, name) for name in depth.runs},
         **hidden,
         "reliability": {name: reliability(depth.probabilities[name]["test"][0], depth.labels()) for name in judged},
         "confusion": confusion(

@@ -166,3 +166,35 @@ def test_genomes_are_grouped_by_clade_or_guild(
 def test_without_answers_the_remedy_is_said(report: ModuleType, tmp_path: Path):
     with pytest.raises(InputError, match="run the other stages first"):
         report.report(tmp_path, tmp_path, tmp_path, Console(quiet=True))
+
+
+def test_trees_on_other_noise_and_on_none(report: ModuleType, tmp_path: Path):
+    """Two spectral features of six states: drowned in the noise as it is, plain without."""
+    trees = importlib.import_module("worlds_20k_trees")
+    rng = np.random.default_rng(0)
+    columns = {"text": [0, 1], "spectrum": [1, 3], "climate": [3, 4], "metabolism": [4, 5]}
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "columns.json").write_text(json.dumps(columns))
+    for split, size in (("train", 240), ("validation", 120), ("test", 120)):
+        labels = np.arange(size) % 6
+        clean = np.stack([labels % 2, labels // 2], axis=1)[:, None].astype(np.float32)
+        redrawn = np.concatenate([clean, clean + rng.normal(0, 2.0, (size, trees.DRAWS, 2))], axis=1, dtype=np.float32)
+        features = rng.normal(size=(size, 5)).astype(np.float32)
+        features[:, 1:3] = clean[:, 0] + rng.normal(0, 2.0, (size, 2))
+        found = {"features": features, "redrawn": redrawn, "truth": clean[:, 0], "labels": labels}
+        trees.save_arrays(tmp_path / "features" / f"{split}-00000.npz", found)
+    console = Console(quiet=True)
+    views = ("all", "all-redrawn", "all-clean")
+    trees.fit_views(tmp_path / "features", tmp_path / "predictions", 1, console, views)
+    labels = np.arange(120) % 6
+    right = {
+        v: float((np.load(tmp_path / "predictions" / f"trees-{v}.npz")["test"].argmax(1) == labels).mean())
+        for v in views
+    }
+    assert right["all-clean"] == 1.0 and right["all"] < 0.6 and right["all-redrawn"] < 0.6
+    table = {name: value for name, value in np.load(tmp_path / "features" / "train-00000.npz").items()}
+    slices = {name: slice(*ends) for name, ends in columns.items()}
+    again = trees.under_draw(table, 2, "spectrum+climate", slices)
+    assert np.array_equal(again.features[:, :2], table["redrawn"][:, 2]), "the spectrum is another"
+    assert np.array_equal(again.features[:, 2], table["features"][:, 3]), "the climate is the same"
+    assert trees.joined([again, again]).labels.shape == (480,)
