@@ -403,7 +403,7 @@ def host_of(sample: Sample) -> str:
 def noise_seed_of(sample: Sample) -> int | None:
     """The seed of the noise in a simulated spectrum; None where it was measured or nobody knows."""
     simulated = sample.spectrum is not None and sample.provenance.get("source") == "astrobio.worlds"
-    return sample.provenance["noise_seed"] if simulated else None
+    return sample.provenance.get("noise_seed") if simulated else None
 
 
 def _choose_cache(size: int, device: torch.device) -> str:
