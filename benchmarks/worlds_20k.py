@@ -3,7 +3,8 @@
 Stages, each resumable and callable alone; everything is kept in `--out/DEPTH`, and what is there is not made again:
 
     prepare     worlds → files that all trainings read (one pass, all cores), and hand-made features
-    baselines   boosted trees on every modality, every pair, all, and on the hidden truth (the oracle); needs no GPU
+    baselines   boosted trees on every modality, every pair, all, the last also on other noise and on none, and on the
+                hidden truth (the oracle); needs no GPU
     mini        the unified system and each modality alone at `mini` size, every seed
     ablations   the unified `mini` system with each part switched off, every seed
     small       the unified system at `small` size from a pretrained decoder, and with that decoder frozen

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from astrobio.batch import Collator, MetabolicGraph, MultiModalBatch, Sample
 from astrobio.batch.collate import with_noise
 from astrobio.training.config import RunConfig
-from astrobio.training.feed import Feed, Store, observe_anew
+from astrobio.training.feed import Feed, Row, Store, observe_anew
 from astrobio.training.loop import train
 from astrobio.training.packed import load_store, save_rows
 from astrobio.worlds.instrument import noise_draws, other_noise
@@ -104,7 +104,12 @@ def test_prepared_files_keep_the_seeds(store: Store, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("worlds")
 def test_the_setting_reaches_a_run(tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    monkeypatch.setattr("astrobio.training.feed.observe_anew", lambda row, _: (seen.append(1), row)[1])
+
+    def spy(row: Row, rng: np.random.Generator | None) -> Row:
+        seen.append(1)
+        return observe_anew(row, rng)
+
+    monkeypatch.setattr("astrobio.training.feed.observe_anew", spy)
     train(tiny_run, "data", tmp_path / "plain", console=Console(quiet=True))
     assert not seen
     config = replace(tiny_run, training=replace(tiny_run.training, redraw_noise=True))
