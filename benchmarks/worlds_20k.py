@@ -3,8 +3,8 @@
 Stages, each resumable and callable alone; everything is kept in `--out/DEPTH`, and what is there is not made again:
 
     prepare     worlds → files that all trainings read (one pass, all cores), and hand-made features
-    baselines   boosted trees on every modality, every pair, all, the last also on other noise and on none, and on the
-                hidden truth (the oracle); needs no GPU
+    baselines   boosted trees on every modality, every pair, all, the last also on other noise and on none, on the
+                hidden truth (the oracle), and on that with all features; needs no GPU
     mini        the unified system and each modality alone at `mini` size, every seed
     ablations   the unified `mini` system with each part switched off, every seed
     small       the unified system at `small` size from a pretrained decoder, and with that decoder frozen
@@ -141,7 +141,7 @@ def jobs_of(stage: str, folder: Path, data: Path, options: argparse.Namespace) -
     shared, cache = settings_of(stage, options), choose_cache(folder, options)
     size, seeds = (options.small_preset, options.small_seeds) if stage == "small" else ("mini", options.seeds)
     jobs = []
-    for seed in range(seeds):
+    for seed in range(options.first_seed, options.first_seed + seeds):
         for name, more in variants_of(stage, options).items():
             config = run_config(size, [*shared, *more, f"training.seed={seed}"])
             if stage == "mini" and name not in ("unified", NOISELESS):
@@ -324,6 +324,7 @@ def shared_arguments(description: str) -> argparse.ArgumentParser:
     """The command line of what is trained and compared at `mini` size."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="of these, where several machines share them")
     parser.add_argument("--steps", type=int, default=600, help="of a mini training")
     parser.add_argument("--batch", type=int, default=64, help="worlds in a step of it")
     parser.add_argument("--pair", default="spectrum+climate", help="the pair of modalities trained beside single ones")

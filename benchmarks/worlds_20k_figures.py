@@ -16,7 +16,7 @@ ORDER = (
     "small-frozen", "no-experts", "late_fusion", "late_fusion-averaged", "trees-all", "trees-all-redrawn",
     "spectrum+climate", "trees-spectrum+climate", "spectrum", "trees-spectrum",
     "trees-spectrum-redrawn", "climate", "trees-climate", "text", "trees-text", "metabolism", "trees-metabolism",
-    "trees-oracle", "unified-clean", "trees-all-clean", "trees-spectrum-clean",
+    "trees-oracle", "trees-everything", "unified-clean", "trees-all-clean", "trees-spectrum-clean",
 )  # fmt: skip
 NAMES = {
     "small": "unified, small", "small-frozen": "unified, small, decoder frozen", "unified": "unified, mini",
@@ -26,6 +26,7 @@ NAMES = {
     "late_fusion-averaged": "late fusion, seeds averaged", "trees-all": "boosted trees on all features",
     "trees-all-redrawn": "boosted trees on all features, noise redrawn",
     "trees-spectrum-redrawn": "trees on spectrum, noise redrawn", "trees-oracle": "oracle: trees on the hidden truth",
+    "trees-everything": "trees on the hidden truth and all features",
     "unified-clean": "unified, mini, spectra without noise",
     "trees-all-clean": "boosted trees on all features, spectra without noise",
     "trees-spectrum-clean": "trees on spectrum without noise",

@@ -1,5 +1,7 @@
 """The trees of `worlds_20k.py`: boosted on hand-made features of every view of the worlds, and on their hidden truth.
 
+`oracle` sees the hidden truth, which holds nothing of the candidate organism; `everything` sees all features, too.
+
 Dimension letters: N worlds, F features.
 """
 
@@ -27,7 +29,7 @@ from astrobio.worlds.instrument import other_noise
 PAIRS = tuple("+".join(pair) for pair in itertools.combinations(MODALITIES, 2))
 REDRAWN, CLEAN = "-redrawn", "-clean"  # with each training world under `DRAWS` draws of noise more; without any noise
 NOISES = tuple(view + kind for kind in (REDRAWN, CLEAN) for view in ("spectrum", "all"))
-VIEWS = (*MODALITIES, *PAIRS, "all", *NOISES, "oracle")
+VIEWS = (*MODALITIES, *PAIRS, "all", *NOISES, "oracle", "everything")
 DRAWS = 3
 
 
@@ -107,7 +109,7 @@ def fit_views(features: Path, folder: Path, trials: int, console: Console, views
             tables["train"] = joined([tables["train"], *draws])
         measured = np.isfinite(tables["train"].features).any(axis=0)
         tables = {split: Table(table.features[:, measured], table.labels) for split, table in tables.items()}
-        found = boosted_trees(tables, trials=trials if shown in ("all", "oracle") else 1)
+        found = boosted_trees(tables, trials=trials if shown in ("all", "oracle", "everything") else 1)
         save_arrays(path, {name: value.astype(np.float32) for name, value in found.items()})
         score = macro_accuracy(tables["test"].labels, found["test"].argmax(axis=1))
         console.print(f"trees on {view}: {score:.3f}", highlight=False)
@@ -117,6 +119,8 @@ def table_of(found: dict[str, np.ndarray], view: str, columns: dict[str, slice])
     """What trees on a view see of a split."""
     if view == "oracle":
         return Table(found["truth"], found["labels"])
+    if view == "everything":
+        return Table(np.concatenate([found["truth"], found["features"]], axis=1), found["labels"])
     shown = MODALITIES if view == "all" else view.split("+")
     return Table(np.concatenate([found["features"][:, columns[name]] for name in shown], axis=1), found["labels"])
 
