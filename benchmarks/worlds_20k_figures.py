@@ -12,16 +12,16 @@ from astrobio.batch import WORLD_STATES
 
 Found = Mapping[str, dict[str, Any]]  # depth → what `worlds_20k_report.of_depth` found
 ORDER = (
-    "unified", "unified-averaged", "small", "small-averaged", "small-first", "small-reactions",
-    "small-frozen", "no-experts", "late_fusion", "late_fusion-averaged", "trees-all", "trees-all-redrawn",
-    "spectrum+climate", "trees-spectrum+climate", "spectrum", "trees-spectrum",
+    "unified", "unified-averaged", "small", "small-averaged", "small-first", "small-longer",
+    "small-reactions", "small-frozen", "no-experts", "late_fusion", "late_fusion-averaged", "trees-all",
+    "trees-all-redrawn", "spectrum+climate", "trees-spectrum+climate", "spectrum", "trees-spectrum",
     "trees-spectrum-redrawn", "climate", "trees-climate", "text", "trees-text", "metabolism", "trees-metabolism",
     "trees-oracle", "trees-everything", "unified-clean", "trees-all-clean", "trees-spectrum-clean",
 )  # fmt: skip
 NAMES = {
     "small": "unified, small", "small-frozen": "unified, small, decoder frozen", "unified": "unified, mini",
     "small-averaged": "unified, small, seeds averaged", "small-first": "unified, small, as first trained",
-    "small-reactions": "unified, small, reactions hidden in training",
+    "small-longer": "unified, small, 3,600 steps", "small-reactions": "unified, small, reactions hidden in training",
     "unified-averaged": "unified, mini, seeds averaged", "late_fusion": "late fusion of the four alone, mini",
     "late_fusion-averaged": "late fusion, seeds averaged", "trees-all": "boosted trees on all features",
     "trees-all-redrawn": "boosted trees on all features, noise redrawn",
@@ -32,7 +32,7 @@ NAMES = {
     "trees-spectrum-clean": "trees on spectrum without noise",
 }  # fmt: skip
 OURS, RIVAL, LIMIT = "#b5179e", "#4a5568", "#2f855a"
-COLOURS = ("#b5179e", "#4361ee", "#f77f00", "#2a9d8f")
+COLOURS = ("#b5179e", "#4361ee", "#f77f00", "#2a9d8f", "#6b705c", "#c1121f")
 
 
 def said(name: str) -> str:
@@ -101,19 +101,20 @@ def systems(figure: Any, depths: Found) -> bool:
         for row, name in enumerate(names):
             if name in found["systems"]:
                 entry = found["systems"][name]
-                colour = (
-                    OURS
-                    if name.removesuffix("-averaged") in ("small", "small-first", "small-reactions", "unified")
-                    else LIMIT
-                    if name == "trees-oracle"
-                    else RIVAL
-                )
+                colour = _colour(name)
                 _bar(axis, row, *_triple(entry), colour)
                 axis.plot(entry["seeds"], [row] * len(entry["seeds"]), "|", color=colour, ms=9, alpha=0.6)
         axis.axvline(1 / 6, color="#a0aec0", lw=1, ls=":")
         axis.set_title(f"{depth}: {found['worlds']['test']} test worlds", fontsize=9)
         _rows(axis, names, "macro accuracy (dotted: chance)")
     return True
+
+
+def _colour(name: str) -> str:
+    """Ours, the rivals, and what knows the hidden truth."""
+    if name.removesuffix("-averaged") == "unified" or name.startswith("small"):
+        return OURS
+    return LIMIT if name in ("trees-oracle", "trees-everything") else RIVAL
 
 
 def _triple(entry: Mapping[str, Any], key: str = "macro_accuracy") -> tuple[float, float, float]:
@@ -157,17 +158,17 @@ def words(figure: Any, depths: Found) -> bool:
     runs = {name: scores for name, scores in texts if keys[0] in scores}
     if not runs:
         return False
-    figure.set_size_inches(7.5, 3.4)
+    figure.set_size_inches(8.5, 3.4 + 0.1 * len(runs))
     axis = figure.subplots()
-    width = 0.8 / len(runs)
+    width, systems = 0.8 / len(runs), list(dict.fromkeys(name.replace(", unguided", "") for name in runs))
     for place, (name, entry) in enumerate(runs.items()):
-        shade = COLOURS[place % len(COLOURS)]
+        shade = COLOURS[systems.index(name.replace(", unguided", "")) % len(COLOURS)]
         axis.bar(np.arange(len(keys)) + place * width, [entry[key] for key in keys], width, label=name, color=shade,
-                 alpha=1.0 if place < len(COLOURS) else 0.5)  # fmt: skip
+                 alpha=0.4 if ", unguided" in name else 1.0)  # fmt: skip
     axis.set_xticks(np.arange(len(keys)) + 0.4 - width / 2, [key.replace("_", "\n") for key in keys], fontsize=8)
     axis.set_ylim(0, 1)
     axis.set_ylabel("share")
-    axis.legend(frameon=False, fontsize=7)
+    figure.legend(frameon=False, fontsize=7, ncols=2, loc="outside lower center")
     return True
 
 

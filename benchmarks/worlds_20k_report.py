@@ -216,9 +216,16 @@ def of_depth(depth: Depth) -> dict[str, Any]:
         "language": {path.stem: read_json(path) for path in sorted((depth.folder / "language").glob("*.json"))},
         "trainings": {
             name: {key: note[key] for key in ("best", "seconds", "parameters", "machine")}
-            | {"training": note["config"]["training"], "loss": note["config"]["loss"]} for name, note in notes.items()
+            | {"training": _without_folder(note["config"]["training"]), "loss": note["config"]["loss"]}
+            for name, note in notes.items()
         },
     }  # fmt: skip
+
+
+def _without_folder(training: Mapping[str, Any]) -> dict[str, Any]:
+    """A training's settings with the decoder's name in place of its folder, which is one machine's own."""
+    decoder = training.get("decoder")
+    return {**training, "decoder": decoder and Path(decoder).name}
 
 
 def report(

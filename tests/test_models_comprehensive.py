@@ -24,13 +24,9 @@ SampleFactory = Callable[..., Sample]
 OPEN_GATE = 0.1
 
 
-WEIGHTS = LossWeights(unimodal_retrieval=0.1)  # every part at work
-
-
 def make_system(gate: float = 0.0) -> UnifiedMultiModalSystem:
     torch.manual_seed(0)
-    config = preset("mini")
-    system = UnifiedMultiModalSystem(replace(config, fusion=replace(config.fusion, physics_alone=True)))
+    system = UnifiedMultiModalSystem(preset("mini"))
     for name, parameter in system.named_parameters():
         if name.endswith("gate"):
             parameter.data.fill_(gate)
@@ -40,7 +36,7 @@ def make_system(gate: float = 0.0) -> UnifiedMultiModalSystem:
 def dead_parameters(system: UnifiedMultiModalSystem, batch: MultiModalBatch) -> list[str]:
     """Names of parameters that the one total loss does not reach, or reaches with a zero or non-finite gradient."""
     system.train().zero_grad(set_to_none=True)
-    compute_multimodal_loss(system(batch), batch, WEIGHTS).total.backward()
+    compute_multimodal_loss(system(batch), batch).total.backward()
     return [
         name
         for name, parameter in system.named_parameters()
@@ -142,7 +138,7 @@ def test_gradient_flow_of_language_stops_at_closed_gates(batch: MultiModalBatch)
 
 def test_loss_composition_is_the_weighted_sum_of_its_parts(batch: MultiModalBatch) -> None:
     outputs = make_system(OPEN_GATE).train()(batch)
-    weights = WEIGHTS
+    weights = LossWeights()
     assert (weights.classification, weights.language, weights.graph_vae) == (1.0, 0.3, 0.2)
     loss = compute_multimodal_loss(outputs, batch, weights)
     scale = weights.of_parts()
@@ -156,11 +152,11 @@ def test_loss_composition_is_the_weighted_sum_of_its_parts(batch: MultiModalBatc
 @pytest.mark.parametrize("term", [item.name for item in fields(LossWeights) if item.name != "graph_kl"])
 def test_loss_composition_each_term_can_be_switched_off(term: str, batch: MultiModalBatch) -> None:
     outputs = make_system(OPEN_GATE).eval()(batch)
-    full = compute_multimodal_loss(outputs, batch, WEIGHTS)
-    less = compute_multimodal_loss(outputs, batch, replace(WEIGHTS, **{term: 0.0}))
+    full = compute_multimodal_loss(outputs, batch)
+    less = compute_multimodal_loss(outputs, batch, replace(LossWeights(), **{term: 0.0}))
     gone = set(full.parts) - set(less.parts)
     assert gone
-    scale = WEIGHTS.of_parts()
+    scale = LossWeights().of_parts()
     difference = sum(scale[name] * full.parts[name].item() for name in gone)
     assert (full.total - less.total).item() == pytest.approx(difference, rel=1e-3, abs=1e-5)
 
@@ -171,7 +167,7 @@ def test_loss_composition_micro_batches_add_up_to_the_whole(sample_factory: Samp
     samples = [replace(sample_factory(i), **(bare if i > 3 else {})) for i in range(6)]
     whole, pieces = collator(samples), [collator(samples[:4]), collator(samples[4:])]
     system = make_system(OPEN_GATE).eval()
-    weights = replace(WEIGHTS, alignment=0.0)  # its candidates are the micro-batch's own
+    weights = LossWeights(alignment=0.0)  # its candidates are the micro-batch's own
     counts = count_targets(whole)
     for name, value in counts.items():
         assert float(sum(count_targets(piece)[name] for piece in pieces)) == float(value) or name == "alignment"
@@ -188,7 +184,7 @@ def test_loss_composition_without_any_target_is_zero_with_zero_gradient(
     bare: dict[str, Any] = {"state": None, "assessment": None, "physics": None}
     batch = collator([replace(sample_factory(i, without=MODALITIES), **bare) for i in range(2)])
     system = make_system(OPEN_GATE).train()
-    loss = compute_multimodal_loss(system(batch), batch, WEIGHTS)
+    loss = compute_multimodal_loss(system(batch), batch)
     assert {name: value.item() for name, value in loss.parts.items()} == dict.fromkeys(loss.parts, 0.0)
     loss.total.backward()
     for name, parameter in system.named_parameters():
@@ -205,7 +201,7 @@ def test_overfitting_eight_worlds_to_perfection(sample_factory: SampleFactory, c
     optimizer = torch.optim.AdamW(system.parameters(), lr=2e-3, weight_decay=0.0)
     first = last = math.nan
     for step in range(30):
-        loss = compute_multimodal_loss(system(batch), batch, WEIGHTS)
+        loss = compute_multimodal_loss(system(batch), batch)
         optimizer.zero_grad()
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(system.parameters(), 1.0)
@@ -231,7 +227,7 @@ def test_absence_of_a_modality_for_part_or_all_of_a_batch(
 ) -> None:
     system = make_system(OPEN_GATE)
     batch = collator([sample_factory(i, without=[modality] if whole_batch or i == 1 else []) for i in range(3)])
-    loss = compute_multimodal_loss(system.train()(batch), batch, WEIGHTS)
+    loss = compute_multimodal_loss(system.train()(batch), batch)
     loss.total.backward()
     for name, parameter in system.named_parameters():
         assert parameter.grad is not None, f"{name} has no gradient: a sharded run would hang"

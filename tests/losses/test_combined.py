@@ -16,9 +16,10 @@ from astrobio.system import UnifiedMultiModalSystem, preset
 def test_default_weights() -> None:
     weights = LossWeights()
     assert (weights.classification, weights.language, weights.graph_vae) == (1.0, 0.3, 0.2)
-    assert (weights.unimodal, weights.graph_kl, weights.unimodal_retrieval) == (0.3, 0.05, 0.0)
+    assert (weights.unimodal, weights.graph_kl) == (2.0, 0.05)
+    assert (weights.retrieval, weights.unimodal_retrieval) == (2.0, 8.0)
     others = {f.name for f in fields(LossWeights)} - {
-        "classification", "unimodal", "language", "graph_vae", "graph_kl", "unimodal_retrieval",
+        "classification", "unimodal", "language", "graph_vae", "graph_kl", "retrieval", "unimodal_retrieval",
     }  # fmt: skip
     assert {getattr(weights, name) for name in others} == {0.1}
     assert set(weights.of_parts()) == set(PARTS)

@@ -1,4 +1,4 @@
-"""Each modality answering for the physics alone: heads on request, one loss part, gradients to its own encoder only."""
+"""Each modality answering for the physics alone: its heads, one loss part, gradients to its own encoder only."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_without_heads_the_loss_is_refused(tiny_system: SystemConfig, batch: Mul
     note_sizes([batch])
     outputs = system_of(tiny_system, alone=False)(batch)
     assert outputs.physics_alone is None
-    assert "unimodal_retrieval" not in compute_multimodal_loss(outputs, batch).parts
+    assert "unimodal_retrieval" not in compute_multimodal_loss(outputs, batch, LossWeights(unimodal_retrieval=0.0)).parts
     with pytest.raises(InputError, match=r"loss\.unimodal_retrieval: expected 0 without system\.fusion\.physics_alone"):
-        compute_multimodal_loss(outputs, batch, ONLY)
+        compute_multimodal_loss(outputs, batch)
 
 
 def test_loss_is_the_mean_over_known_truths_of_shown_modalities(

@@ -331,8 +331,9 @@ def test_blocks_of_fixed_size_are_compiled_for_it(monkeypatch: pytest.MonkeyPatc
     transform(system, ExecutionConfig(compile=True), ())
     assert seen and all(options == {"dynamic": False} for options in seen.values())
     left = {name.rpartition(".")[0] for name, block in blocks_of(system).items() if block not in seen}
-    small = {"climate_cnn.halves", "spectrum_encoder.blocks", "fusion.layers", "fusion.pools", "fusion.experts"}
-    assert left == small | {"metabolic_vae.layers"}
+    small = {"climate_cnn.halves", "spectrum_encoder.blocks", "fusion.layers", "fusion.pools"}
+    heads = {"fusion.experts", "fusion.retrievers"}
+    assert left == small | heads | {"metabolic_vae.layers"}
 
 
 def test_two_ranks_sum_the_gradients_of_bf16_weights_in_bf16_and_all_others_in_float32() -> None:

@@ -110,11 +110,11 @@ def test_the_setting_reaches_a_run(tiny_run: RunConfig, tmp_path: Path, monkeypa
         return observe_anew(row, rng)
 
     monkeypatch.setattr("astrobio.training.feed.observe_anew", spy)
-    train(tiny_run, "data", tmp_path / "plain", console=Console(quiet=True))
+    config = replace(tiny_run, training=replace(tiny_run.training, redraw_noise=False))
+    train(config, "data", tmp_path / "plain", console=Console(quiet=True))
     assert not seen
-    config = replace(tiny_run, training=replace(tiny_run.training, redraw_noise=True))
-    train(config, "data", tmp_path / "anew", console=Console(quiet=True))
-    settings = config.training
+    settings = tiny_run.training
+    train(tiny_run, "data", tmp_path / "anew", console=Console(quiet=True))
     assert len(seen) == settings.steps * settings.accumulation * settings.batch_size
     plain, anew = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "anew"))
     assert all(torch.equal(value, anew[name]) for name, value in plain.items()), "worlds of no known noise stay"

@@ -32,7 +32,7 @@ class LossWeights:
     """
 
     classification: float = 1.0
-    unimodal: float = 0.3
+    unimodal: float = 2.0
     language: float = 0.3
     graph_vae: float = 0.2
     graph_kl: float = 0.05
@@ -41,8 +41,8 @@ class LossWeights:
     mass_balance: float = 0.1
     element_balance: float = 0.1
     thermodynamics: float = 0.1
-    retrieval: float = 0.1
-    unimodal_retrieval: float = 0.0
+    retrieval: float = 2.0
+    unimodal_retrieval: float = 8.0
     alignment: float = 0.1
 
     def of_parts(self) -> dict[str, float]:
@@ -95,8 +95,7 @@ def compute_multimodal_loss(
     """Total and named parts of the loss of one (micro-)batch.
 
     Args:
-        weights: of the terms; the defaults are 1.0 classification, 0.3 unimodal and language, 0.2 graph, 0.1 each of
-            the others.
+        weights: of the terms; the defaults are those of `LossWeights`.
         counts: number of valid targets by part over everything that one optimizer step sees (the sum of
             `count_targets` over micro-batches and ranks). Without it, this batch's own. The sum of the losses of all
             micro-batches then equals the loss of the whole, however targets are spread over them.

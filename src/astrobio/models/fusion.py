@@ -38,7 +38,7 @@ class FusionConfig:
     alignment_width: int
     context_width: int
     text_width: int
-    physics_alone: bool = False
+    physics_alone: bool = True
 
 
 class FusionOutputs(NamedTuple):

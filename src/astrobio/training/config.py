@@ -70,7 +70,7 @@ class TrainingConfig:
     device: str = "auto"
     modality_dropout: float = 0.15
     reaction_dropout: float = 0.0
-    redraw_noise: bool = False
+    redraw_noise: bool = True
     modalities: tuple[str, ...] = MODALITIES
     max_length: int = 512
     decoder: str | None = None
