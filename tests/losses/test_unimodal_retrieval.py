@@ -27,7 +27,8 @@ def test_without_heads_the_loss_is_refused(tiny_system: SystemConfig, batch: Mul
     note_sizes([batch])
     outputs = system_of(tiny_system, alone=False)(batch)
     assert outputs.physics_alone is None
-    assert "unimodal_retrieval" not in compute_multimodal_loss(outputs, batch, LossWeights(unimodal_retrieval=0.0)).parts
+    without = LossWeights(unimodal_retrieval=0.0)
+    assert "unimodal_retrieval" not in compute_multimodal_loss(outputs, batch, without).parts
     with pytest.raises(InputError, match=r"loss\.unimodal_retrieval: expected 0 without system\.fusion\.physics_alone"):
         compute_multimodal_loss(outputs, batch)
 
