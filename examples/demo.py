@@ -75,14 +75,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo-run"), help="folder for everything the demo makes")
     parser.add_argument("--worlds", type=int, default=300, help="worlds to simulate")
-    parser.add_argument("--steps", type=int, default=60, help="training steps")
+    parser.add_argument("--steps", type=int, default=45, help="training steps")
     options = parser.parse_args()
     data, run_dir, evaluation = options.out / "worlds", options.out / "run", options.out / "evaluation.json"
 
     # Not seed 1: the model that ships was trained on worlds of that.
     run("simulate", "--worlds", str(options.worlds), "--seed", "2", "--depth", "deep", "--out", str(data))
     run("train", "--preset", "mini", "--data", str(data), "--out", str(run_dir),
-        "--set", f"training.steps={options.steps}", "--set", "training.validate_every=20",
+        "--set", f"training.steps={options.steps}", "--set", "training.validate_every=15",
         "--set", "training.warmup_steps=10")  # fmt: skip
     run("evaluate", str(run_dir), "--data", str(data), "--json", str(evaluation))
     world = export_test_world(data, options.out / "world")
