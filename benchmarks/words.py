@@ -21,20 +21,19 @@ from astrobio.evaluation.calibrate import Calibration
 from astrobio.evaluation.evaluate import predict_all
 from astrobio.evaluation.language import language
 from astrobio.evaluation.ranges import score_ranges
-from astrobio.training.checkpoint import load_run
+from astrobio.training.checkpoint import load_run, read_run
 from astrobio.training.config import choose_device
+from astrobio.training.feed import Store
 from astrobio.training.loop import open_store
 
 SHOWN = ("right_state", "gases_agree", "gases_named", "all_gases_agree", "temperature_agrees")
 SWEEP = 32  # worlds of a batch; more are slower on CPUs
 
 
-def measure(data: Path, worlds: int, device: str) -> dict[str, Any]:
-    """Scores of the words on the first test worlds, and of the ranges on all."""
-    target = choose_device(device)
-    run = load_run(PACKAGED_RUN, target)
-    store = open_store(PACKAGED_RUN, data, "test", run.config.training, target)
-    calibration, found = Calibration.load(PACKAGED_RUN / "calibration.json"), predict_all(run, store, batch_size=SWEEP)
+def measure(folder: Path, store: Store, worlds: int) -> dict[str, Any]:
+    """Scores of a run's words on the first worlds of a split, and of its ranges on all."""
+    run = load_run(folder, store.device)
+    calibration, found = Calibration.load(folder / "calibration.json"), predict_all(run, store, batch_size=SWEEP)
     likeliest = calibration.likeliest(found)
     believed = [WORLD_STATES[int(state)] for state in likeliest]
     ranges = calibration.physics_ranges(found)
@@ -49,7 +48,9 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=1024, help="test worlds whose assessments are read")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    result = measure(options.data, options.worlds, options.device)
+    settings, device = read_run(PACKAGED_RUN)[0].training, choose_device(options.device)
+    store = open_store(PACKAGED_RUN, options.data, "test", settings, device)
+    result = measure(PACKAGED_RUN, store, options.worlds)
     machine.write(options.out, "words", result)
     words = result["language"]
     ways = {"as assessed": words, "every gas": words["every_gas"], "unguided": words["unguided"]}

@@ -16,6 +16,7 @@ from astrobio import __version__
 from astrobio.assess.card import model_card
 from astrobio.errors import InputError
 from astrobio.training.checkpoint import read_json, read_run, write_json
+from astrobio.training.execution import ExecutionConfig
 
 MOST_BYTES = 10_000_000  # of all files together: what a package may weigh
 COPIED = ("tokenizer.json", "statistics.json", "calibration.json")
@@ -45,7 +46,8 @@ def export_run(
         for name in (*COPIED, *(name for name in OPTIONAL if (run / name).is_file())):
             shutil.copyfile(run / name, temporary / name)
         training = replace(config.training, decoder=None, device="auto")  # neither path nor device of another machine
-        write_json(temporary / "config.json", replace(config, training=training).to_dict())
+        kept = replace(config, training=training, execution=ExecutionConfig())  # nor how that one trained
+        write_json(temporary / "config.json", kept.to_dict())
         _write_half(run / "model.safetensors", temporary / "model.safetensors")
         scores = read_json(result or run / "evaluation.json") if result or (run / "evaluation.json").is_file() else {}
         card = model_card(config, read_json(run / "best.json"), scores, _size(temporary))
