@@ -54,6 +54,7 @@ from astrobio.training.loop import COMPILED_MULTIPLE, Stores, prepare_run, train
 from astrobio.training.packed import Part, load_store, open_worlds, parts_of, save_samples
 from astrobio.training.step import is_mixed
 from machine import describe
+from worlds_20k_organisms import groups, organisms
 from worlds_20k_trees import CLEAN, View, fit_views, keep_columns, save_arrays
 
 TRAININGS = ("small", "mini", "ablations")  # the longest first
@@ -77,7 +78,7 @@ VALIDATIONS = 5  # of each training; the best weights are kept
 READ = 1024  # test worlds whose assessments are written and read
 OUTLIER_WORLDS = 512  # training worlds that shape the outlier models
 SWEEP = 256  # worlds of an evaluation's batch
-DEVICE_SHARE = 0.5  # of a GPU's memory that the prepared worlds of all trainings side by side may take
+DEVICE_SHARE = 0.5  # of a GPU's free memory that the prepared worlds of all trainings side by side may take
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,21 @@ def jobs_of(stage: str, folder: Path, data: Path, options: argparse.Namespace) -
 
 
 def choose_cache(folder: Path, options: argparse.Namespace) -> str:
-    """Prepared worlds lie on the GPU where those of all trainings side by side leave it room, else in host memory."""
+    """Prepared worlds lie on the GPU where those of all trainings side by side leave it room, else in host memory.
+
+    Others may fill the GPU a moment later, and this command's own share is all that it knows: trainings that several
+    commands put on one GPU had better be told `--set training.cache=memory`.
+    """
     device = choose_device(options.device)
     if device.type != "cuda":
         return "memory"
+    asked = run_config("mini", options.overrides).training.cache
+    if asked != "auto":
+        return asked
     read = [*folder.glob("packed/train-*.safetensors"), *folder.glob("packed/validation-*.safetensors")]
     size = sum(path.stat().st_size for path in read) * options.jobs
-    return "device" if size < DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory else "memory"
+    free, _ = torch.cuda.mem_get_info(device)
+    return "device" if size < DEVICE_SHARE * free else "memory"
 
 
 _STORES: dict[tuple[Path, str, bool], Store] = {}  # prepared worlds in this process, shared by its jobs
@@ -225,7 +234,15 @@ def answer(job: Job, trained: float) -> None:
         stores = {name: store_of(job, name) for name in splits}  # a run shown one modality knows of no other
         about |= {f"{name}.present": np.array([each[i].present for i in range(len(each))])
                   for name, each in stores.items()}  # fmt: skip
+        about |= {f"{name}.clades": found for name in splits if (found := clades_of(job.data, name)) is not None}
         save_arrays(worlds, about)
+
+
+def clades_of(data: Path, split: str) -> np.ndarray | None:
+    """[N] clade of each world's candidate metabolism; None where worlds have none."""
+    if not (data / "organisms.npz").is_file():
+        return None
+    return np.array(list(groups(data, split, organisms(data, "clade")).values()))
 
 
 def write(job: Job) -> str:

@@ -12,11 +12,12 @@ from astrobio.batch import WORLD_STATES
 
 Found = Mapping[str, dict[str, Any]]  # depth → what `worlds_20k_report.of_depth` found
 ORDER = (
-    "unified", "unified-averaged", "small", "small-averaged", "small-first", "small-longer",
+    "unified", "unified-averaged", "unified-short", "small", "small-averaged", "small-first", "small-longer",
     "small-reactions", "small-frozen", "no-experts", "late_fusion", "late_fusion-averaged", "trees-all",
     "trees-all-redrawn", "spectrum+climate", "trees-spectrum+climate", "spectrum", "trees-spectrum",
     "trees-spectrum-redrawn", "climate", "trees-climate", "text", "trees-text", "metabolism", "trees-metabolism",
-    "trees-oracle", "trees-everything", "unified-clean", "trees-all-clean", "trees-spectrum-clean",
+    "trees-oracle", "trees-everything", "unified-clean", "unified-short-clean", "trees-all-clean",
+    "trees-spectrum-clean",
 )  # fmt: skip
 NAMES = {
     "small": "unified, small", "small-frozen": "unified, small, decoder frozen", "unified": "unified, mini",
@@ -28,6 +29,8 @@ NAMES = {
     "trees-spectrum-redrawn": "trees on spectrum, noise redrawn", "trees-oracle": "oracle: trees on the hidden truth",
     "trees-everything": "trees on the hidden truth and all features",
     "unified-clean": "unified, mini, spectra without noise",
+    "unified-short": "unified, mini, 500 steps", "spectrum+climate-short": "spectrum+climate alone, mini, 500 steps",
+    "unified-short-clean": "unified, mini, 500 steps, spectra without noise",
     "trees-all-clean": "boosted trees on all features, spectra without noise",
     "trees-spectrum-clean": "trees on spectrum without noise",
 }  # fmt: skip
@@ -112,7 +115,7 @@ def systems(figure: Any, depths: Found) -> bool:
 
 def _colour(name: str) -> str:
     """Ours, the rivals, and what knows the hidden truth."""
-    if name.removesuffix("-averaged") == "unified" or name.startswith("small"):
+    if name in ("unified", "unified-averaged", "unified-short") or name.startswith("small"):
         return OURS
     return LIMIT if name in ("trees-oracle", "trees-everything") else RIVAL
 

@@ -2,7 +2,8 @@
 
     python benchmarks/worlds_20k_organisms.py --answers OUT/deep --data DIR
 
-Genomes are many: `--by clade` or `--by guild` puts their worlds together, `--result` names another file.
+Genomes are many: `--by clade` or `--by guild` puts their worlds together, `--result` names another file. `--state`
+looks at the worlds of one true state alone. Where a system has several seeds, `seeds` has each of them.
 
 `spectrum+climate` sees no metabolism, so what the others lose against it on a parent's worlds is lost to its graph.
 """
@@ -16,13 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from astrobio.batch import WORLD_STATES
 from astrobio.dataset.reader import WorldDataset
 from astrobio.formats.graphs import load_graphs
 from astrobio.training.checkpoint import write_json
 from machine import RESULTS, describe
 from worlds_20k_report import Depth
 
-SYSTEMS = ("unified", "small", "small-reactions", "trees-all", "spectrum+climate", "trees-spectrum+climate")
+SYSTEMS = (
+    "unified", "small", "small-reactions", "late_fusion", "trees-all", "trees-all-redrawn", "spectrum+climate",
+    "trees-spectrum+climate",
+)  # fmt: skip
 SPLITS = ("train", "validation", "test")
 
 
@@ -42,25 +47,31 @@ def groups(data: Path, split: str, group_of: Mapping[str, str]) -> dict[str, str
     return {record["world_id"]: group_of[record["metabolism"]] for record in records}
 
 
-def accuracies(depth: Depth, split: str, chosen: np.ndarray) -> dict[str, float]:
-    """Mean over seeds of each system's accuracy on the chosen worlds; nothing where there are none."""
+def accuracies(depth: Depth, split: str, chosen: np.ndarray) -> dict[str, Any]:
+    """Mean over seeds of each system's accuracy on the chosen worlds, and each seed's; nothing where there are none."""
     if not chosen.any():
         return {}
     labels = depth.labels(split)[chosen]
-    return {
-        name: float(np.mean(depth.probabilities[name][split][:, chosen].argmax(axis=2) == labels))
-        for name in SYSTEMS
-        if name in depth.probabilities
-    }
+    answers = {name: depth.probabilities[name] for name in SYSTEMS if name in depth.probabilities}
+    right = {name: each[split][:, chosen].argmax(axis=2) == labels for name, each in answers.items() if split in each}
+    means = {name: float(each.mean()) for name, each in right.items()}
+    return {**means, "seeds": {name: each.mean(axis=1).tolist() for name, each in right.items() if len(each) > 1}}
 
 
-def by_group(depth: Depth, split: str, found: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def of_state(depth: Depth, split: str, state: str | None) -> np.ndarray:
+    """[N] whether each world of a split is of this true state; None takes all."""
+    labels = depth.labels(split)
+    return np.ones(len(labels), dtype=bool) if state is None else labels == WORLD_STATES.index(state)
+
+
+def by_group(depth: Depth, split: str, found: Mapping[str, str], state: str | None) -> dict[str, dict[str, Any]]:
     """Worlds and accuracies of every group of organisms of a split."""
-    names = np.array([found[world] for world in depth.worlds[f"{split}.world_ids"]])
-    return {
-        name: {"worlds": int((names == name).sum()), **accuracies(depth, split, names == name)}
-        for name in sorted(set(names.tolist()))
-    }
+    names, wanted = (
+        np.array([found[world] for world in depth.worlds[f"{split}.world_ids"]]),
+        of_state(depth, split, state),
+    )
+    chosen = {name: (names == name) & wanted for name in sorted(set(names[wanted].tolist()))}
+    return {name: {"worlds": int(each.sum()), **accuracies(depth, split, each)} for name, each in chosen.items()}
 
 
 def main() -> None:
@@ -69,6 +80,7 @@ def main() -> None:
     parser.add_argument("--answers", type=Path, required=True, help="folder of one depth of worlds_20k.py")
     parser.add_argument("--data", type=Path, required=True, help="the worlds of that depth")
     parser.add_argument("--by", choices=("parent", "clade", "guild"), default="parent")
+    parser.add_argument("--state", choices=WORLD_STATES, help="only worlds of this true state [all]")
     parser.add_argument("--result", type=Path, default=RESULTS / "worlds_20k_organisms.json")
     options = parser.parse_args()
     depth = Depth(options.answers)
@@ -76,17 +88,20 @@ def main() -> None:
     of = {split: groups(options.data, split, group_of) for split in SPLITS}
     names = np.array([of["test"][world] for world in depth.worlds["test.world_ids"]])
     trained_on = sorted(set(of["train"].values()))
-    new = ~np.isin(names, trained_on)
+    wanted = of_state(depth, "test", options.state)
+    known = np.isin(names, trained_on)
     result = {
-        **describe(), "trained_on": trained_on,
-        f"new_{options.by}s": {"worlds": int(new.sum()), **accuracies(depth, "test", new)},
-        f"known_{options.by}s": {"worlds": int((~new).sum()), **accuracies(depth, "test", ~new)},
-        **{split: by_group(depth, split, of[split]) for split in ("validation", "test")},
+        **describe(), "state": options.state, "trained_on": trained_on,
+        **{
+            f"{title}_{options.by}s": {"worlds": int(which.sum()), **accuracies(depth, "test", which)}
+            for title, which in (("new", ~known & wanted), ("known", known & wanted))
+        },
+        **{split: by_group(depth, split, of[split], options.state) for split in ("validation", "test")},
     }  # fmt: skip
     write_json(options.result, result)
     pooled = [(title, result[f"{title}_{options.by}s"]) for title in ("new", "known")]
     for title, entry in (*pooled, *result["test"].items()):
-        shown = "  ".join(f"{key} {value:.3f}" for key, value in entry.items() if key != "worlds")
+        shown = "  ".join(f"{key} {value:.3f}" for key, value in entry.items() if isinstance(value, float))
         print(f"{title:12} {entry['worlds']:5}  {shown}")
 
 

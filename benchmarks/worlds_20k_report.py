@@ -40,6 +40,7 @@ NAME = "worlds_20k"  # of the result file, its page and figures, unless another 
 RUN = re.compile(r"(?P<name>.+)-seed-(?P<seed>\d+)")
 TREES = "trees-"
 # The result speaks of the first of these that was trained.
+RIVALS = ("late_fusion", "late_fusion-averaged", "trees-all", "trees-all-redrawn")  # of the mini systems
 HEADLINE = ("unified", "small", "small-reactions")
 REACTIONS = "small-reactions"  # `small` with reactions hidden in training
 AVERAGED = "-averaged"  # of the seeds' probabilities: a deep ensemble (Lakshminarayanan et al. 2017, arXiv:1612.01474)
@@ -129,6 +130,11 @@ class Depth:
         """[N] host stars."""
         return self.worlds[f"{split}.groups"]
 
+    def stars_and_clades(self, split: str = "test") -> np.ndarray | None:
+        """[N, 2] host stars and orders of the candidates; None where the answers do not say these."""
+        clades = self.worlds.get(f"{split}.clades")
+        return None if clades is None else np.stack([self.groups(split), clades], axis=1)
+
     @property
     def sizes(self) -> dict[str, int]:
         """Worlds of every split that was answered."""
@@ -175,13 +181,44 @@ def experts(depth: Depth, name: str) -> dict[str, float]:
     return {m: macro_accuracy(depth.labels(), votes[:, i].argmax(axis=1)) for i, m in enumerate(MODALITIES)}
 
 
-def difference(depth: Depth, better: str, other: str, split: str = "test") -> dict[str, Any]:
-    """Paired difference of macro accuracies; who has fewer seeds is compared with each seed of the other."""
+def difference(
+    depth: Depth, better: str, other: str, split: str = "test", groups: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Paired difference of macro accuracies; who has fewer seeds is compared with each seed of the other.
+
+    Args:
+        groups: what the interval resamples, host stars unless told.
+    """
     rows = [depth.probabilities[name][split].argmax(axis=2) for name in (better, other)]
     most = max(len(each) for each in rows)
     first, second = (each[np.arange(most) % len(each)] for each in rows)
-    found = paired_difference(depth.labels(split), first, second, depth.groups(split))
+    resampled = depth.groups(split) if groups is None else groups
+    found = paired_difference(depth.labels(split), first, second, resampled)
     return {**found.to_dict(), "beaten": found.low > 0.0}
+
+
+def against_rivals(depth: Depth) -> dict[str, Any]:
+    """What systems and averages of seeds gain over their rivals, and how sure that is for other microbes as well."""
+    names, crossed = depth.probabilities, depth.stars_and_clades()
+    ours = [name for name in dict.fromkeys(("unified", "unified" + AVERAGED, depth.headline)) if name in names]
+    pairs = [(each, other) for each in ours for other in RIVALS if other in names]
+    found: dict[str, Any] = {"difference_to_rivals": {each: {} for each in ours}}
+    for each, other in pairs:
+        found["difference_to_rivals"][each][other] = difference(depth, each, other)
+    if crossed is not None:
+        found["over_stars_and_clades"] = {
+            "clades_in_test": len(np.unique(crossed[:, 1])),
+            "macro_accuracy": {
+                name: macro_accuracy_over_runs(depth.labels(), names[name]["test"].argmax(axis=2), crossed).to_dict()
+                for name in (*ours, *RIVALS)
+                if name in names
+            },
+            "difference": {
+                each: {other: difference(depth, each, other, groups=crossed) for one, other in pairs if one == each}
+                for each in ours
+            },
+        }
+    return found
 
 
 def of_depth(depth: Depth) -> dict[str, Any]:
@@ -199,6 +236,7 @@ def of_depth(depth: Depth) -> dict[str, Any]:
         "stars_in_test": depth.stars_in_test,
         "systems": {name: score(depth, name) for name in names},
         "difference": {name: difference(depth, best, name) for name in names if name != best},
+        **against_rivals(depth),
         "ablations": {name: difference(depth, "unified", name) for name in ablated if "unified" in names},
         "experts": {name: experts(depth, name) for name in depth.runs},
         **hidden,

@@ -69,6 +69,20 @@ def test_grouped_bootstrap_is_wider_where_worlds_of_a_star_agree():
     assert by_star.high - by_star.low > 2 * (by_world.high - by_world.low)
 
 
+def test_crossed_factors_are_resampled_each_by_itself():
+    rng = np.random.default_rng(6)
+    stars, clades = np.repeat(np.arange(100), 6), np.tile(np.arange(6), 100)
+    labels = rng.integers(2, size=600)
+    missed = (clades == 0) | (rng.random(600) < 0.05)  # a clade that is always mistaken
+    predicted = np.where(missed, 1 - labels, labels)
+    by_star, by_both = (
+        macro_accuracy_interval(labels, predicted, groups) for groups in (stars, np.stack([stars, clades], axis=1))
+    )
+    assert by_both.mean == by_star.mean
+    assert by_both.high - by_both.low > 3 * (by_star.high - by_star.low)
+    assert macro_accuracy_interval(labels, predicted, stars[:, None]) == by_star
+
+
 def test_paired_difference_is_tighter_than_the_two_intervals():
     rng = np.random.default_rng(3)
     labels = np.tile([0, 1, 2], 100)

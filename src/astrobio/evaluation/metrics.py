@@ -1,6 +1,7 @@
 """Scores of world-state predictions and their uncertainty: pure functions of arrays.
 
-Dimension letters: N worlds, C classes, G groups (host stars), D bootstrap draws, R runs (seeds).
+Dimension letters: N worlds, C classes, D bootstrap draws, R runs (seeds), F crossed factors. `groups` are names [N] of
+what is resampled whole, such as host stars, or [N, F] of factors that cross, such as stars and clades of organisms.
 """
 
 from __future__ import annotations
@@ -129,21 +130,28 @@ def _draw_macro(
 ) -> Float[np.ndarray, "D R"]:
     """Macro accuracies of each run in draws of as many groups as there are; the same draws for the same seed.
 
-    A class that a draw misses is left out of that draw's mean.
+    Of crossed factors [N, F] each is drawn by itself, and a world counts as often as the product says (Owen & Eckles
+    2012, doi:10.1214/12-AOAS547). A class that a draw misses is left out of that draw's mean.
     """
-    names, member = np.unique(groups, return_inverse=True)
+    weights = _draw_weights(groups.reshape(len(labels), -1), np.random.default_rng(seed))
     classes, column = np.unique(labels, return_inverse=True)
-    total = np.zeros((len(names), len(classes)))
-    np.add.at(total, (member, column), 1.0)
-    weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)
-    count = weights @ total  # [D, C]
+    truth = np.eye(len(classes))[column]  # [N, C]
+    count = weights @ truth
     out = np.empty((DRAWS, len(correct)))
     for run, hits in enumerate(correct):
-        right = np.zeros_like(total)
-        np.add.at(right, (member, column), hits.astype(float))
-        recall = np.divide(weights @ right, count, out=np.full_like(count, np.nan), where=count > 0)
+        right = weights @ (truth * hits[:, None])
+        recall = np.divide(right, count, out=np.full_like(count, np.nan), where=count > 0)
         out[:, run] = np.nanmean(recall, axis=1)
     return out
+
+
+def _draw_weights(factors: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, "D N"]:
+    """How often each world counts in each draw, from the names of its groups [N, F]."""
+    weights = np.ones((DRAWS, len(factors)))
+    for names in factors.T:
+        groups, member = np.unique(names, return_inverse=True)
+        weights *= rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=DRAWS)[:, member]
+    return weights
 
 
 def _draw_runs(values: Float[np.ndarray, "D R"], seed: int) -> Float[np.ndarray, "D"]:
