@@ -16,7 +16,7 @@ from astrobio.batch import WORLD_STATES, Sample
 from astrobio.errors import InputError
 from astrobio.evaluation.calibrate import Calibration
 from astrobio.formats.spectra import read_spectrum
-from astrobio.training.checkpoint import load_run, write_json
+from astrobio.training.checkpoint import load_run, read_json, write_json
 
 WORDS = "star M8 radius 0.9 transits 4"
 SHIPPED = predict.PACKAGED_RUN
@@ -41,6 +41,16 @@ def test_an_export_answers_as_its_run_at_half_the_size(finished: Path, files: di
     expected, found = ([a.state_probabilities[name] for name in WORLD_STATES] for a in (first, second))
     assert found == pytest.approx(expected, abs=0.01) and found != expected
     assert export_run(finished, out) == out, "an earlier export is replaced"
+
+
+def test_an_export_forgets_how_it_was_trained(finished: Path, tmp_path: Path):
+    config = read_json(finished / "config.json")
+    config["execution"] |= {"graphs": True}
+    config["training"] |= {"cache": "memory", "device": "cpu"}
+    write_json(finished / "config.json", config)
+    kept = read_json(export_run(finished, tmp_path / "model") / "config.json")
+    assert not kept["execution"]["graphs"]
+    assert (kept["training"]["cache"], kept["training"]["device"]) == ("auto", "auto")
 
 
 def test_the_card_quotes_scores_and_data(finished: Path, tmp_path: Path):

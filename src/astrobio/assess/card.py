@@ -90,11 +90,12 @@ def _data(scores: Mapping[str, Any]) -> str:
         return "Simulated worlds of `astrobio simulate`; the run does not say which."
     settings = found.get("settings", {})
     floor = "with" if settings.get("floor") else "without"
+    organisms = "organisms of genome tables" if found.get("genomes") else "the default organisms"
     return (
         f"{found.get('worlds', '?'):,} simulated worlds (`astrobio simulate`, version {found.get('version')}, seed "
         f"{found.get('seed')}): {settings.get('kind')} spectra of {settings.get('instruments')}, "
         f"{settings.get('transits'):,} transits {floor} the instruments' noise floor, climates of CLERO "
-        f"({settings.get('gcm')}), 70% of the worlds for training."
+        f"({settings.get('gcm')}), metabolisms of {organisms}, 70% of the worlds for training."
     )
 
 

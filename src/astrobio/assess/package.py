@@ -45,7 +45,7 @@ def export_run(
         temporary.mkdir()
         for name in (*COPIED, *(name for name in OPTIONAL if (run / name).is_file())):
             shutil.copyfile(run / name, temporary / name)
-        training = replace(config.training, decoder=None, device="auto")  # neither path nor device of another machine
+        training = replace(config.training, decoder=None, device="auto", cache="auto")  # no path, no other machine
         kept = replace(config, training=training, execution=ExecutionConfig())  # nor how that one trained
         write_json(temporary / "config.json", kept.to_dict())
         _write_half(run / "model.safetensors", temporary / "model.safetensors")
