@@ -34,6 +34,10 @@ NAMES = {
     "trees-all-clean": "boosted trees on all features, spectra without noise",
     "trees-spectrum-clean": "trees on spectrum without noise",
 }  # fmt: skip
+SHOWN = (  # in the headline: ours, the strongest rivals, what a part of the evidence gives, and the limit
+    "small", "unified-averaged", "unified", "unified-short", "late_fusion", "trees-all-redrawn", "spectrum+climate",
+    "trees-climate+metabolism", "spectrum", "climate", "trees-everything",
+)  # fmt: skip
 OURS, RIVAL, LIMIT = "#b5179e", "#4a5568", "#2f855a"
 COLOURS = ("#b5179e", "#4361ee", "#f77f00", "#2a9d8f", "#6b705c", "#c1121f")
 
@@ -59,8 +63,8 @@ def draw_all(depths: Found, folder: Path, prefix: str) -> dict[str, Path]:
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     drawers: dict[str, Callable[[Any, Found], bool]] = {
-        "systems": systems, "ablations": ablations, "language": words, "ood": shifts, "reliability": diagram,
-        "confusion": matrix,
+        "headline": headline, "systems": systems, "ablations": ablations, "language": words, "ood": shifts,
+        "reliability": diagram, "confusion": matrix,
     }  # fmt: skip
     drawn = {}
     for name, draw in drawers.items():
@@ -93,6 +97,29 @@ def _rows(axis: Any, names: list[str], label: str) -> None:
 def _bar(axis: Any, row: float, low: float, mean: float, high: float, colour: str, label: str | None = None) -> None:
     axis.plot([low, high], [row, row], color=colour, lw=2.5, solid_capstyle="round")
     axis.plot(mean, row, "o", color=colour, ms=5, label=label)
+
+
+def headline(figure: Any, depths: Found) -> bool:
+    """The systems that matter most, with their figures; thin where other microbes are resampled as well as stars."""
+    known = {name for found in depths.values() for name in found["systems"]}
+    names = [name for name in reversed(SHOWN) if name in known]
+    figure.set_size_inches(3.2 + 3.2 * len(depths), 1 + 0.34 * len(names))
+    axes = figure.subplots(1, len(depths), sharey=True, sharex=True, squeeze=False)[0]
+    for axis, (depth, found) in zip(axes, depths.items(), strict=True):
+        wider = found.get("over_stars_and_clades", {}).get("macro_accuracy", {})
+        for row, name in enumerate(names):
+            if name not in found["systems"]:
+                continue
+            low, mean, high = _triple(found["systems"][name])
+            if name in wider:
+                axis.plot(wider[name]["ci95"], [row, row], color=_colour(name), lw=1)
+            _bar(axis, row, low, mean, high, _colour(name))
+            right = max(high, *wider[name]["ci95"]) if name in wider else high
+            axis.text(right + 0.012, row, f"{100 * mean:.1f}%", va="center", fontsize=8, color=_colour(name))
+        axis.set_title(f"{depth}: {found['worlds']['test']:,} test worlds", fontsize=9)
+        axis.margins(x=0.12)
+        _rows(axis, names, "macro accuracy")
+    return True
 
 
 def systems(figure: Any, depths: Found) -> bool:

@@ -301,6 +301,7 @@ def tables(depths: Mapping[str, dict[str, Any]], drawn: Mapping[str, Path], name
     """One table and one figure a finding."""
     parts = [f"# {name.capitalize().replace('_', '-')}", ""]
     for title, key, rows in (
+        ("Gains over rivals, of these stars and of stars and microbes in general", "headline", _rival_rows(depths)),
         ("Systems: macro accuracy over six states", "systems", _system_rows(depths)),
         ("What each part adds to the `mini` system", "ablations", _difference_rows(depths)),
         ("What hiding reactions in training adds to the `small` system", "reactions", _reaction_rows(depths)),
@@ -338,6 +339,18 @@ def _system_rows(depths: Mapping[str, dict[str, Any]]) -> list[list[str]]:
             entry, gain = found["systems"].get(name), found["difference"].get(name)
             row += ["" if entry is None else _percent(entry), "" if gain is None else _points(gain)]
         rows.append(row)
+    return rows
+
+
+def _rival_rows(depths: Mapping[str, dict[str, Any]]) -> list[list[str]]:
+    rows = [["", "points gained, stars resampled", "stars and orders of microbes resampled"]]
+    for depth, found in depths.items():
+        crossed = found.get("over_stars_and_clades", {}).get("difference", {})
+        for ours, rivals in found["difference_to_rivals"].items():
+            for other, gain in rivals.items():
+                names = " − ".join(worlds_20k_figures.said(name) for name in (ours, other))
+                wider = crossed.get(ours, {}).get(other)
+                rows.append([f"{names}, {depth}", _points(gain), "" if wider is None else _points(wider)])
     return rows
 
 
