@@ -66,10 +66,8 @@ def of_state(depth: Depth, split: str, state: str | None) -> np.ndarray:
 
 def by_group(depth: Depth, split: str, found: Mapping[str, str], state: str | None) -> dict[str, dict[str, Any]]:
     """Worlds and accuracies of every group of organisms of a split."""
-    names, wanted = (
-        np.array([found[world] for world in depth.worlds[f"{split}.world_ids"]]),
-        of_state(depth, split, state),
-    )
+    names = np.array([found[world] for world in depth.worlds[f"{split}.world_ids"]])
+    wanted = of_state(depth, split, state)
     chosen = {name: (names == name) & wanted for name in sorted(set(names[wanted].tolist()))}
     return {name: {"worlds": int(each.sum()), **accuracies(depth, split, each)} for name, each in chosen.items()}
 
