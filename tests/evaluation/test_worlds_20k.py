@@ -41,6 +41,7 @@ def out(tmp_path: Path) -> Path:
             f"{split}.labels": labels[split], f"{split}.groups": np.array([f"star-{i // 4}" for i in range(size)]),
             f"{split}.present": np.ones((size, 4), dtype=bool),
             f"{split}.world_ids": np.array([f"{split}-{i}" for i in range(size)]),
+            f"{split}.clades": np.array([f"order-{i % 5}" for i in range(size)]),
         }  # fmt: skip
     np.savez_compressed(folder / "worlds.npz", **about)
     for place, (name, skill) in enumerate(SKILL.items()):
@@ -75,11 +76,25 @@ def test_report_holds_every_finding(report: ModuleType, out: Path, tmp_path: Pat
     assert found["language"]["unified-seed-0"]["temperature_agrees"] is None
     assert set(found["ood"]["ood-star"]) == {"unified", "trees-all", "unlike_training"}
     figures = {path.stem.removeprefix("worlds_20k_") for path in (tmp_path / "figures").glob("*.png")}
-    assert figures == {"systems", "ablations", "language", "ood", "reliability", "confusion"}
+    assert figures == {"headline", "systems", "ablations", "language", "ood", "reliability", "confusion"}
     page = (tmp_path / "worlds_20k.md").read_text()
-    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert "| unified, mini − boosted trees on all features, deep |" in page
+    tables = [line for line in page.split("## Systems")[1].splitlines() if line.startswith("|")]
     assert "| unified-seed-0, unguided, deep | 120 | 50.0% |" in page and "| unified, mini, seeds averaged |" in page
     assert "| late fusion of the four alone, mini |" in page and len({line.count("|") for line in tables[:8]}) == 1
+
+
+def test_gains_over_rivals_are_told_for_other_microbes_too(report: ModuleType, out: Path):
+    depth = report.Depth(out / "deep")
+    found = report.against_rivals(depth)
+    wider = found["over_stars_and_clades"]
+    assert wider["clades_in_test"] == 5
+    assert set(found["difference_to_rivals"]) == set(wider["difference"]) == {"unified", "unified-averaged"}
+    for other in ("late_fusion", "late_fusion-averaged", "trees-all"):
+        by_star, by_both = (each["unified"][other] for each in (found["difference_to_rivals"], wider["difference"]))
+        assert by_both["mean"] == by_star["mean"] and by_both["ci95"] != by_star["ci95"]
+    depth.worlds.pop("test.clades")
+    assert "over_stars_and_clades" not in report.against_rivals(depth), "older answers do not say whose clade"
 
 
 def test_another_set_of_worlds_is_reported_with_what_was_trained(report: ModuleType, out: Path, tmp_path: Path):
