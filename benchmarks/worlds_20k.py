@@ -234,15 +234,16 @@ def answer(job: Job, trained: float) -> None:
         stores = {name: store_of(job, name) for name in splits}  # a run shown one modality knows of no other
         about |= {f"{name}.present": np.array([each[i].present for i in range(len(each))])
                   for name, each in stores.items()}  # fmt: skip
-        about |= {f"{name}.clades": found for name in splits if (found := clades_of(job.data, name)) is not None}
+        about |= clades_of(job.data, splits)
         save_arrays(worlds, about)
 
 
-def clades_of(data: Path, split: str) -> np.ndarray | None:
-    """[N] clade of each world's candidate metabolism; None where worlds have none."""
+def clades_of(data: Path, splits: Sequence[str]) -> dict[str, np.ndarray]:
+    """`SPLIT.clades` [N] of each world's candidate metabolism; nothing where worlds have none."""
     if not (data / "organisms.npz").is_file():
-        return None
-    return np.array(list(groups(data, split, organisms(data, "clade")).values()))
+        return {}
+    clades = organisms(data, "clade")
+    return {f"{name}.clades": np.array(list(groups(data, name, clades).values())) for name in splits}
 
 
 def write(job: Job) -> str:

@@ -133,24 +133,33 @@ def _draw_macro(
     Of crossed factors [N, F] each is drawn by itself, and a world counts as often as the product says (Owen & Eckles
     2012, doi:10.1214/12-AOAS547). A class that a draw misses is left out of that draw's mean.
     """
-    weights = _draw_weights(groups.reshape(len(labels), -1), np.random.default_rng(seed))
+    cells, cell = np.unique(_members(groups), axis=0, return_inverse=True)  # worlds of one cell count alike
     classes, column = np.unique(labels, return_inverse=True)
-    truth = np.eye(len(classes))[column]  # [N, C]
-    count = weights @ truth
+    weights, place = _draw_weights(cells, np.random.default_rng(seed)), (cell.reshape(-1), column)
+    total = np.zeros((len(cells), len(classes)))
+    np.add.at(total, place, 1.0)
+    count = weights @ total  # [D, C]
     out = np.empty((DRAWS, len(correct)))
     for run, hits in enumerate(correct):
-        right = weights @ (truth * hits[:, None])
-        recall = np.divide(right, count, out=np.full_like(count, np.nan), where=count > 0)
+        right = np.zeros_like(total)
+        np.add.at(right, place, hits.astype(float))
+        recall = np.divide(weights @ right, count, out=np.full_like(count, np.nan), where=count > 0)
         out[:, run] = np.nanmean(recall, axis=1)
     return out
 
 
-def _draw_weights(factors: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, "D N"]:
-    """How often each world counts in each draw, from the names of its groups [N, F]."""
-    weights = np.ones((DRAWS, len(factors)))
-    for names in factors.T:
-        groups, member = np.unique(names, return_inverse=True)
-        weights *= rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=DRAWS)[:, member]
+def _members(groups: np.ndarray) -> Int[np.ndarray, "N F"]:
+    """Number of each world's group of every factor."""
+    factors = groups.reshape(len(groups), -1).T
+    return np.stack([np.unique(names, return_inverse=True)[1] for names in factors], axis=1)
+
+
+def _draw_weights(cells: Int[np.ndarray, "K F"], rng: np.random.Generator) -> Float[np.ndarray, "D K"]:
+    """How often each of the K combinations of groups counts in each draw."""
+    weights = np.ones((DRAWS, len(cells)))
+    for members in cells.T:
+        size = int(members.max()) + 1
+        weights *= rng.multinomial(size, np.full(size, 1 / size), size=DRAWS)[:, members]
     return weights
 
 
